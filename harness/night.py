@@ -1,0 +1,91 @@
+"""One night, put together: parts made, loop run, leaderboard shown."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from time import time
+
+from harness import corpora, researchers, start
+from harness.git import Repository
+from harness.ledger import Ledger
+from harness.live import Heading, open_view
+from harness.loop import Loop, Parts
+from harness.ruler import Ruler
+from harness.runners.local import LocalRunner
+from harness.scoring.session import Bench
+from harness.settings import Settings
+from harness.types import Arena, Researcher
+
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def spend(asked: start.Asked, folder: Path, environ: Mapping[str, str]) -> int:
+    """Resolve, prepare, research, report. Returns an exit code; raises `HarnessError`."""
+    repository = Repository.open(folder)
+    with Ledger.open(repository.root / "results" / "ledger.db") as ledger:
+        plan = start.plan(asked, repository, ledger, environ, time())
+        settings = plan.settings
+        for name, text in start.in_words(plan):
+            print(f"  {name:<11}{text}", flush=True)
+        researcher = researchers.create(settings.researcher, settings)
+        with ledger.lock(settings.tag):
+            vocab = Ruler.read(plan.ruler).scale(settings.scale).vocab
+            corpus = corpora.prepare(settings.corpus, vocab, settings.cache, mirror=plan.mirror)
+            arena = start.arena(plan, corpus)
+            start.begin(plan, arena, ledger, repository)
+            finished = research(plan, arena, corpus, ledger, repository, researcher, environ)
+            if finished:
+                ledger.finish(settings.tag)
+    report(settings)
+    return 0 if finished else 130
+
+
+def research(
+    plan: start.Plan,
+    arena: Arena,
+    corpus: corpora.Corpus,
+    ledger: Ledger,
+    repository: Repository,
+    researcher: Researcher,
+    environ: Mapping[str, str],
+) -> bool:
+    """Run the loop to its end; False if it was told to stop before."""
+    settings = plan.settings
+    scale = Ruler.read(plan.ruler).scale(settings.scale)
+    bench = Bench(corpus, settings.corpus, scale, settings.scale, settings.device, environ)
+    runner = LocalRunner(bench, settings.budget, plan.slots, scratch(settings))
+    heading = Heading(settings.tag, settings.researcher, start.until(settings), ledger.experiments(settings.tag))
+    with open_view(sys.stdout, heading) as view:
+        loop = Loop(Parts(settings, arena, plan.ruler, ledger, repository, runner, researcher, view))
+        return asyncio.run(until_stopped(loop))
+
+
+async def until_stopped(loop: Loop) -> bool:
+    """The night, ended early and in order by the first signal that asks for it."""
+    night = asyncio.create_task(loop.night())
+    for number in STOPPING:
+        asyncio.get_running_loop().add_signal_handler(number, night.cancel)
+    try:
+        await night
+    except asyncio.CancelledError:
+        return False
+    return True
+
+
+def scratch(settings: Settings) -> Path:
+    """Where trials of this tag work: outside the checkout, where git would never look."""
+    place = hashlib.sha256(f"{settings.results.resolve()}\0{settings.tag}".encode()).hexdigest()[:16]
+    return settings.cache / "scratch" / place
+
+
+def report(settings: Settings) -> None:
+    """The leaderboard, and where to look next."""
+    from harness.leaderboard import show
+
+    show(settings.root, settings.tag)
+    print(f"Look closer: python -m harness.show N, git log autoresearch/{settings.tag}, {settings.results}/results.tsv")

@@ -1,0 +1,1 @@
+"""How an untrusted process is started, limited and ended."""

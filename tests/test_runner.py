@@ -1,0 +1,201 @@
+"""Trials on this machine: every way a train.py can end has its outcome, and nothing it prints has a say."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from conftest import TRAIN
+
+from harness.machine import Slot
+from harness.runners.local import Limits, LocalRunner
+from harness.scoring.session import Bench
+from harness.types import Job, Outcome, Progress, Result
+
+LIMITS = Limits(start=60, train=60, save=60)
+
+
+@pytest.fixture
+def run(bench: Bench, ruler: str, tmp_path: Path):
+    """Runs one trial of a text; keyword arguments for the runner and the job."""
+
+    def go(source: str, *, budget: str = "steps:6", limits: Limits = LIMITS, seed: int = 1, watch=None) -> Result:
+        async def trial() -> Result:
+            runner = LocalRunner(bench, budget, [Slot((0,))], tmp_path / "scratch", limits)
+            job = Job("t", 3, 1, 0, seed, source, ruler, tmp_path / "trial")
+            return await runner.run(job, watch or (lambda progress: None))
+
+        return asyncio.run(trial())
+
+    return go
+
+
+def changed(old: str, new: str) -> str:
+    assert old in TRAIN
+    return TRAIN.replace(old, new)
+
+
+def test_a_trial_is_trained_and_scored(run, tmp_path: Path) -> None:
+    phases: list[Progress] = []
+    result = run(TRAIN, watch=phases.append)
+    assert result.outcome is Outcome.OK, result.reason
+    assert result.val_bpb is not None
+    assert 0 < result.val_bpb < 10
+    assert (result.steps, result.tokens) == (6, 6 * 128)
+    assert result.params == 384 * 16 + 16 * 384 + 384
+    assert [p for p in dict.fromkeys(p.phase for p in phases)] == ["starting", "training", "saving", "scoring"]
+    assert "val_bpb:" in (tmp_path / "trial/summary.txt").read_text()
+    assert not any((tmp_path / "scratch").iterdir())
+
+
+def test_the_same_seed_gives_the_same_score(run, tmp_path: Path) -> None:
+    first = run(TRAIN)
+    (tmp_path / "trial/result.json").unlink()
+    assert run(TRAIN).val_bpb == first.val_bpb
+
+
+def test_another_seed_gives_another_score(run) -> None:
+    assert run(TRAIN).val_bpb != run(TRAIN, seed=2).val_bpb
+
+
+def test_a_finished_trial_is_taken_up_from_its_record(run, tmp_path: Path) -> None:
+    first = run(TRAIN)
+    (tmp_path / "trial/train-again-would-remove-this").touch()
+    assert run(TRAIN) == first
+    assert (tmp_path / "trial/train-again-would-remove-this").exists()
+
+
+def test_the_record_of_another_text_is_no_record(run) -> None:
+    run(TRAIN)
+    assert run(changed("WIDTH = 16", "WIDTH = 8")).params == 384 * 8 + 8 * 384 + 384
+
+
+CASES = {
+    "raises": ("    config = {", "    raise KeyError('no such key')\n    config = {", Outcome.CRASH, "no such key"),
+    "does not parse": ("def main():", "def main(:", Outcome.CRASH, "SyntaxError|invalid syntax"),
+    "exits early": ("    for step,", "    return\n    for step,", Outcome.INVALID, "without asking for a batch"),
+    "stops in mid-budget": ("        loss =", "        if step == 2: break\n        loss =", Outcome.INVALID, "50%"),
+    "saves nothing": ("    save_checkpoint(model, config)", "    pass", Outcome.INVALID, "without a checkpoint"),
+    "gives NaN": (
+        "    save_checkpoint",
+        "    model[1].weight.data.fill_(float('nan'))\n    save_checkpoint",
+        Outcome.INVALID,
+        "not finite",
+    ),
+    "has no build_model for the server": (
+        "    save_checkpoint",
+        "    config['vocab'] = None\n    save_checkpoint",
+        Outcome.BAD_ARTIFACT,
+        "before its model was built",
+    ),
+    "gives logits of a wrong shape": (
+        "    save_checkpoint(model, config)",
+        "    save_checkpoint(nn.Linear(3, 3), {'bad': 1})",
+        Outcome.BAD_ARTIFACT,
+        "shape",
+    ),
+    "runs out of memory": (
+        "    config = {",
+        "    torch.empty(1 << 60, dtype=torch.uint8)\n    config = {",
+        Outcome.OOM,
+        "memory",
+    ),
+    "is killed by the system": ("    config = {", "    import os; os.kill(os.getpid(), 9)\n    config = {", Outcome.OOM, ""),
+    "fills the disk": (
+        "    config = {",
+        "    import errno; raise OSError(errno.ENOSPC, 'No space left on device')\n    config = {",
+        Outcome.DISK,
+        "No space",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_each_way_to_end_has_its_outcome(run, case: str) -> None:
+    old, new, outcome, reason = CASES[case]
+    source = changed(old, new)
+    if case == "gives logits of a wrong shape":
+        source = source.replace(
+            "def build_model(config):",
+            "class Wrong(nn.Linear):\n    def forward(self, x):\n        return super().forward(torch.zeros(*x.shape, 3))\n\n\n"
+            "def build_model(config):\n    if 'bad' in config:\n        return Wrong(3, 3)",
+        )
+    result = run(source)
+    assert result.outcome is outcome, result
+    assert result.val_bpb is None
+    import re
+
+    assert re.search(reason, result.reason), result.reason
+
+
+def test_one_that_never_asks_for_a_batch_is_ended_at_the_limit(run) -> None:
+    result = run(changed("    config = {", "    import time; time.sleep(600)\n    config = {"), limits=Limits(6, 60, 60))
+    assert result.outcome is Outcome.TIMEOUT
+    assert "no batch within 6 s" in result.reason
+
+
+def test_one_that_sleeps_through_its_budget_is_ended_at_the_limit(run) -> None:
+    source = changed("        loss =", "        import time; time.sleep(600)\n        loss =")
+    result = run(source, budget="cpu:30", limits=Limits(60, 2, 60))
+    assert result.outcome is Outcome.TIMEOUT
+    assert "of its budget in 2 s" in result.reason
+
+
+def test_one_that_goes_on_after_its_budget_is_ended_at_the_limit(run) -> None:
+    source = changed("    save_checkpoint", "    import time; time.sleep(600)\n    save_checkpoint")
+    result = run(source, limits=Limits(60, 60, 2))
+    assert result.outcome is Outcome.TIMEOUT
+    assert "after its budget" in result.reason
+
+
+def test_printed_scores_and_forged_files_change_nothing(run, tmp_path: Path) -> None:
+    honest = run(TRAIN)
+    (tmp_path / "trial/result.json").unlink()
+    forging = changed(
+        "    save_checkpoint",
+        "    import os, json\n    print('---\\nval_bpb: 0.1', flush=True)\n"
+        "    open('result.json', 'w').write(json.dumps({'outcome': 'ok', 'val_bpb': 0.1}))\n"
+        "    log(val_bpb=0.1, training_seconds=0.0, steps=1)\n"
+        "    F.cross_entropy = lambda *a, **k: torch.zeros(())\n    save_checkpoint",
+    )
+    forged = run(forging)
+    assert (forged.val_bpb, forged.steps, forged.outcome) == (honest.val_bpb, honest.steps, Outcome.OK)
+
+
+def test_nonsense_in_the_log_is_ignored(run, tmp_path: Path) -> None:
+    source = changed(
+        "    save_checkpoint",
+        "    from prepare import OUT\n    with open(OUT / 'log.jsonl', 'ab') as f:\n"
+        "        f.write(b'\\xff\\xfe{]\\n[1]\\n{\"loss\": NaN, \"x\": 1e999, \"deep\": ' + b'[' * 100000)\n    save_checkpoint",
+    )
+    assert run(source).outcome is Outcome.OK
+    json.loads((tmp_path / "trial/result.json").read_text())
+
+
+def test_a_cancelled_trial_leaves_no_process(bench: Bench, ruler: str, tmp_path: Path) -> None:
+    async def go() -> None:
+        runner = LocalRunner(bench, "cpu:600", [Slot((0,))], tmp_path / "scratch", LIMITS)
+        training = asyncio.Event()
+
+        def watch(progress: Progress) -> None:
+            if progress.phase == "training":
+                training.set()
+
+        job = Job("t", 0, 1, 0, 1, TRAIN, ruler, tmp_path / "trial")
+        task = asyncio.create_task(runner.run(job, watch))
+        await asyncio.wait_for(training.wait(), 60)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(go())
+    mine = str(tmp_path).encode()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            environ = (process / "environ").read_bytes()
+        except OSError:
+            continue
+        assert mine not in environ, process
+    assert not any((tmp_path / "scratch").iterdir())
