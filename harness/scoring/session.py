@@ -28,7 +28,8 @@ from harness.types import Outcome, Score
 SCORER = 1
 """Version of the scorer: part of the arena. Raise it with every change that can move a score."""
 SERVER = Path(__file__).with_name("server.py")
-SCORING_SECONDS = 900.0
+SCORING_SECONDS = {"cpu": 120.0, "cuda": 300.0}
+"""A model that takes longer is too slow to be worth its training."""
 BUILDING = "before its model was built"
 """How the scorer's reason ends while the server has seen no token of the split."""
 
@@ -130,11 +131,11 @@ async def _ask(
         "harness.scoring.scorer", spec, environ=environ, errors=log, fds=[sock.fileno()], cores=cores
     )
     try:
-        async with asyncio.timeout(SCORING_SECONDS):
+        async with asyncio.timeout(SCORING_SECONDS[bench.device]):
             async for line in scorer.lines():
                 return line
     except TimeoutError:
-        return {"outcome": "timeout", "reason": f"scoring took longer than {SCORING_SECONDS:.0f} s"}
+        return {"outcome": "timeout", "reason": f"scoring took longer than {SCORING_SECONDS[bench.device]:.0f} s: the model is too slow"}
     finally:
         await scorer.end()
     # A fault of ours, not of the model: an exception, so that no experiment is blamed.

@@ -1,0 +1,24 @@
+"""Corpora: text, tokenized once into shards that are memory-mapped and frozen.
+
+`prepare` makes one, `find` and `load` open it, `TokenRows` cuts rows from its shards.
+"""
+
+from harness.corpora.archive import export, import_
+from harness.corpora.catalogue import find, prepare
+from harness.corpora.corpus import Corpus, load
+from harness.corpora.shards import TokenRows
+from harness.corpora.source import SPLITS, Source, Split, Unit
+
+__all__ = [
+    "SPLITS",
+    "Corpus",
+    "Source",
+    "Split",
+    "TokenRows",
+    "Unit",
+    "export",
+    "find",
+    "import_",
+    "load",
+    "prepare",
+]

@@ -1,0 +1,54 @@
+"""Which installed distributions training needs: a sandbox may show them, and no held-out text is from them."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import Distribution, distributions
+
+ROOTS = ("torch", "numpy", "safetensors")
+"""What `train.py` and `prepare.py` import, besides the standard library."""
+
+
+def training_distributions(path: Sequence[str] | None = None, roots: Iterable[str] = ROOTS) -> frozenset[str]:
+    """Normalised names of the installed distributions that `roots` need, themselves and all below included.
+
+    Markers are evaluated for this interpreter. Optional extras are left out, but those that a needed
+    distribution asks of another (`cuda-toolkit[cublas]`) are followed. What is not installed is not named.
+    `path`: folders to look in, by default `sys.path`.
+    """
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    known = installed(path)
+    waiting = [(normalise(name), "") for name in roots]
+    seen: set[tuple[str, str]] = set()
+    while waiting:
+        name, extra = item = waiting.pop()
+        if item in seen or name not in known:
+            continue
+        seen.add(item)
+        for line in known[name].requires or []:
+            try:
+                need = Requirement(line)
+            except InvalidRequirement:  # metadata of old build tools; nothing can be read from it
+                continue
+            if need.marker is None or need.marker.evaluate({"extra": extra}):
+                waiting += [(normalise(need.name), wanted) for wanted in ("", *need.extras)]
+    return frozenset(name for name, _ in seen)
+
+
+def installed(path: Sequence[str] | None = None) -> Mapping[str, Distribution]:
+    """Installed distributions by normalised name, in the order of names; of two, the one that is imported."""
+    found: dict[str, Distribution] = {}
+    for distribution in distributions(path=list(sys.path if path is None else path)):
+        # A folder that an interrupted installation left behind has no name.
+        name = distribution.metadata["Name"] if distribution.metadata else None
+        if name:
+            found.setdefault(normalise(name), distribution)
+    return dict(sorted(found.items()))
+
+
+def normalise(name: str) -> str:
+    """One spelling for a distribution's name: `Typing_Extensions` is `typing-extensions` (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()

@@ -1,0 +1,120 @@
+"""Who stands where: experiments of one arena by score, and what each gained. Pure; draws nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from harness.judge import gain
+from harness.types import Experiment, Result, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One experiment and its place. Figures are of the last attempt's trials that have ended."""
+
+    rank: int | None
+    """From 1, by mean val_bpb; None without a score."""
+    experiment: Experiment
+    total_gain: float | None
+    """The baseline's mean minus its own over the seeds that both have, in bits per byte."""
+    trials: int
+    """That gave a score."""
+    training_seconds: float | None
+    """Mean of a trial, as are the next two."""
+    total_seconds: float | None
+    tokens: float | None
+    params: int | None
+    peak_memory_mb: float | None
+    """The highest of its trials."""
+    sandbox: int | None
+    """The lowest level of its trials."""
+
+    @property
+    def kept(self) -> bool:
+        return self.experiment.verdict is Verdict.KEEP
+
+
+@dataclass(frozen=True, slots=True)
+class Standings:
+    """All experiments of one arena: first those with a score, the best first, then the others by number."""
+
+    arena: str
+    """Key of the arena."""
+    rows: tuple[Standing, ...]
+
+    @property
+    def baseline(self) -> Standing | None:
+        return next((row for row in self.rows if row.experiment.parent is None), None)
+
+    @property
+    def incumbent(self) -> Standing | None:
+        """Of the kept ones, that with the most kept ones before it; the lower score where tags meet."""
+        known = {(row.experiment.tag, row.experiment.id): row.experiment for row in self.rows}
+        kept = [row for row in self.rows if row.kept and row.experiment.val_bpb is not None]
+        return max(kept, key=lambda row: len(lineage(row.experiment, known)), default=None)
+
+    @property
+    def tags(self) -> int:
+        """How many series meet in this arena."""
+        return len({row.experiment.tag for row in self.rows})
+
+    @property
+    def hours(self) -> float:
+        """Of all trials together, side by side or not."""
+        results = [t.result for row in self.rows for t in row.experiment.trials if t.result]
+        return sum(result.total_seconds for result in results) / 3600
+
+    def count(self, verdict: Verdict) -> int:
+        return sum(row.experiment.verdict is verdict for row in self.rows)
+
+
+def standings(experiments: Iterable[Experiment]) -> list[Standings]:
+    """Rank experiments, each inside its arena; arenas come in the order of their first experiment."""
+    arenas: dict[str, list[Experiment]] = {}
+    for experiment in experiments:
+        arenas.setdefault(experiment.arena, []).append(experiment)
+    return [Standings(arena, tuple(_ranked(members))) for arena, members in arenas.items()]
+
+
+def lineage(experiment: Experiment, known: Mapping[tuple[str, int], Experiment]) -> list[Experiment]:
+    """The experiment, its parent, and so on to the baseline."""
+    line = [experiment]
+    while (parent := line[-1].parent) is not None and (experiment.tag, parent) in known:
+        line.append(known[experiment.tag, parent])
+    return line
+
+
+def _ranked(members: Sequence[Experiment]) -> Iterable[Standing]:
+    baselines = {e.tag: e.scores for e in members if e.parent is None}
+    scored = sorted(
+        ((mean, i) for i, e in enumerate(members) if (mean := e.val_bpb) is not None), key=lambda pair: pair
+    )
+    for rank, (_, i) in enumerate(scored, 1):
+        yield _standing(members[i], rank, gain(members[i].scores, baselines.get(members[i].tag, {})))
+    for experiment in members:
+        if experiment.val_bpb is None:
+            yield _standing(experiment, None, None)
+
+
+def _standing(experiment: Experiment, rank: int | None, total_gain: float | None) -> Standing:
+    results = [trial.result for trial in experiment.finished if trial.result]
+    ok = [result for result in results if result.ok] or results
+    return Standing(
+        rank,
+        experiment,
+        total_gain if experiment.parent is not None else None,
+        len(experiment.scores),
+        _mean(ok, "training_seconds"),
+        _mean(ok, "total_seconds"),
+        _mean(ok, "tokens"),
+        next((r.params for r in ok if r.params is not None), None),
+        max((r.peak_memory_mb for r in ok if r.peak_memory_mb is not None), default=None),
+        min((r.sandbox for r in results), default=None),
+    )
+
+
+def _mean(results: Sequence[Result], name: str) -> float | None:
+    values = [value for result in results if (value := getattr(result, name)) is not None]
+    return fmean(values) if values else None
