@@ -14,13 +14,13 @@ PACKAGE = ROOT / "harness"
 
 ROOMS = [
     {"types", "errors", "settings", "text"},
-    {"ruler", "clock", "machine", "libraries", "hyperparameters", "summary"},
-    {"ledger", "git", "judge", "corpora", "researchers", "sandbox", "tsv", "history", "live"},
-    {"feeder", "scoring"},
-    {"runners"},
-    {"loop"},
-    {"start", "night", "standings", "reading", "columns", "evidence"},
-    {"run", "leaderboard", "show", "score", "doctor"},
+    {"ruler", "clock", "machine", "libraries", "hyperparameters", "summary", "standings"},
+    {"ledger", "git", "judge", "corpora", "researchers", "sandbox", "tsv", "history"},
+    {"feeder", "scoring", "told"},
+    {"runners", "picture", "plain", "live", "board"},
+    {"loop", "reading"},
+    {"start"},
+    {"run", "night", "leaderboard", "show", "score", "doctor"},
 ]
 """From the ground up: a module may import from its own floor and those below it."""
 
