@@ -14,9 +14,9 @@ PACKAGE = ROOT / "harness"
 
 ROOMS = [
     {"types", "errors", "settings", "text"},
-    {"ruler", "clock", "machine", "libraries", "hyperparameters", "summary", "standings"},
+    {"ruler", "clock", "machine", "libraries", "hyperparameters", "summary"},
     {"ledger", "git", "judge", "corpora", "researchers", "sandbox", "tsv", "history"},
-    {"feeder", "scoring", "told"},
+    {"feeder", "scoring", "told", "standings"},
     {"runners", "picture", "plain", "live", "board"},
     {"loop", "reading"},
     {"start"},

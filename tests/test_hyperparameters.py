@@ -62,7 +62,7 @@ def only(line: str, scale: str = "cpu") -> Hyperparameter:
 
 
 def test_every_literal_constant_is_read_in_the_order_of_the_file() -> None:
-    names = "DEPTH WINDOW TIED BATCH MATRIX_LR HEAD_LR DECAY SEED_WORDS".split()
+    names = ["DEPTH", "WINDOW", "TIED", "BATCH", "MATRIX_LR", "HEAD_LR", "DECAY", "SEED_WORDS"]
     assert list(by_name(SOURCE)) == names
 
 
@@ -296,6 +296,29 @@ def test_the_skeleton_ignores_values_and_nothing_else() -> None:
     assert hyperparameters.skeleton(changed, "cpu") != hyperparameters.skeleton(SOURCE, "cpu")
     other_scale = SOURCE.replace("gpu=0.04", "gpu=0.05")
     assert hyperparameters.skeleton(other_scale, "cpu") != hyperparameters.skeleton(SOURCE, "cpu")
+
+
+def test_a_template_reads_the_values_of_a_text_that_differs_in_nothing_else() -> None:
+    template = hyperparameters.Template(SOURCE, "cpu")
+    edited = hyperparameters.edit(SOURCE, "cpu", {"MATRIX_LR": 0.055, "WINDOW": "SSSSL", "TIED": True, "DEPTH": 5})
+    assert template.match(edited) == {item.name: item.value for item in hyperparameters.read(edited, "cpu")}
+    assert template.code == hyperparameters.skeleton(edited, "cpu")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        SOURCE.replace("DEPTH * 64", "DEPTH * 32"),
+        SOURCE + "x = 1\n",
+        SOURCE.replace("cpu=0.020", "cpu=0.02 + 0.01"),
+        SOURCE.replace("cpu=0.020", "cpu=0.02, dpu=3"),
+        SOURCE.replace("cpu=0.020", "cpu=None"),
+        "",
+    ],
+)
+def test_a_template_does_not_match_another_text(other: str) -> None:
+    assert other != SOURCE
+    assert hyperparameters.Template(SOURCE, "cpu").match(other) is None
 
 
 def test_syntax_tokens_count_code_alone() -> None:

@@ -105,7 +105,9 @@ class Search:
                 "Write one behind its comment, as in `# learning rate [0.005..0.2 log]`.",
             )
         points = [point for point in self._reader.points(history) if space.fits(point.values)]
-        start = next(point for point in points if point.id == incumbent.id)
+        start = next((point for point in points if point.id == incumbent.id), None)
+        if start is None:
+            raise NoProposal("the incumbent has no score to start from", "Wait until its trials are done.")
         self._handed_out = {t: p for t, p in self._handed_out.items() if history.tried(t) is None}
         return Task(source, start, (*points, *self._handed_out.values()), space)
 
