@@ -48,7 +48,7 @@ class Silent:
     def experiment_judged(self, experiment: Experiment) -> None:
         self.judged.append(time.perf_counter())
 
-    def __getattr__(self, name: str):  # noqa: ANN204
+    def __getattr__(self, name: str):
         return lambda *arguments: None
 
 
@@ -77,7 +77,9 @@ def help_seconds(command: str) -> float:
     times = []
     for _ in range(5):
         started = time.perf_counter()
-        subprocess.run([sys.executable, "-m", f"harness.{command}", "--help"], check=True, capture_output=True, cwd=ROOT)
+        subprocess.run(
+            [sys.executable, "-m", f"harness.{command}", "--help"], check=True, capture_output=True, cwd=ROOT
+        )
         times.append(time.perf_counter() - started)
     return statistics.median(times)
 

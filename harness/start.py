@@ -229,6 +229,7 @@ def in_words(plan: Plan) -> list[tuple[str, str]]:
         ("device", where),
         *((name, str(facts[name])) for name in ("scale", "corpus", "researcher")),
         ("budget", f"{asked.budget} a trial, {asked.workers} at a time"),
+        ("sandbox", "level 1: code under test runs as your user (docs/trust.md)"),
         ("until", until(asked)),
     ]
     return [(name, f"{text}; {plan.why[name]}" if name in plan.why else text) for name, text in lines]

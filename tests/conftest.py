@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -63,7 +62,7 @@ if __name__ == "__main__":
 def small_ruler() -> str:
     """The real prepare.py with small constants: trials of it take no longer than starting them."""
     text = (ROOT / "prepare.py").read_text()
-    wanted = '{"context": 64, "vocab": %d, "budget": "steps:6", "val_tokens": 4096}' % VOCAB
+    wanted = f'{{"context": 64, "vocab": {VOCAB}, "budget": "steps:6", "val_tokens": 4096}}'
     for line in text.splitlines():
         name = line.strip().split(":")[0]
         if name in ('"gpu"', '"cpu"') and '"context"' in line:
@@ -74,7 +73,7 @@ def small_ruler() -> str:
 
 def write_text_corpus(folder: Path) -> Path:
     """Some 400 kB of sentences that a model can learn from, always the same."""
-    words = "the a model token loss learns reads small large never often gradient matrix row noise seed".split()
+    words = ["the", "a", "model", "token", "loss", "learns", "reads", "small", "gradient", "matrix", "noise", "seed"]
     rng = random.Random(0)
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(80):
@@ -110,7 +109,7 @@ def bench(corpus: Corpus, text_corpus: Path, ruler: str) -> Bench:
 
 
 @pytest.fixture
-def checkout(tmp_path: Path, ruler: str) -> Iterator[Path]:
+def checkout(tmp_path: Path, ruler: str) -> Path:
     """A git checkout with one commit, in a folder whose name is awkward."""
     folder = tmp_path / "näch te"
     folder.mkdir()
@@ -121,7 +120,7 @@ def checkout(tmp_path: Path, ruler: str) -> Iterator[Path]:
     git(folder, "init", "-q", "-b", "main")
     git(folder, "add", ".")
     git(folder, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "-m", "start")
-    yield folder
+    return folder
 
 
 def git(folder: Path, *arguments: str) -> str:

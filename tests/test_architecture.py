@@ -20,6 +20,7 @@ ROOMS = [
     {"runners", "picture", "plain", "live", "board"},
     {"loop", "reading"},
     {"start"},
+    {"checks"},
     {"run", "night", "leaderboard", "show", "score", "doctor"},
 ]
 """From the ground up: a module may import from its own floor and those below it."""
@@ -47,7 +48,9 @@ def imports(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {f"{node.module}.{alias.name}" if node.module == "harness" else node.module for alias in node.names}
+            found |= {
+                f"{node.module}.{alias.name}" if node.module == "harness" else node.module for alias in node.names
+            }
     return {room(name) for name in found if name.startswith("harness.")} - {""}
 
 
@@ -104,4 +107,6 @@ def test_the_environment_and_the_command_line_are_read_by_commands_alone() -> No
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv", "argv"):
-                assert not isinstance(node.value, ast.Name) or node.value.id not in ("os", "sys"), f"{path}:{node.lineno}"
+                assert not isinstance(node.value, ast.Name) or node.value.id not in ("os", "sys"), (
+                    f"{path}:{node.lineno}"
+                )

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import doctor, machine
-from harness.doctor import CHECKS, Place, Row, State, examine, shown
+from harness import checks, doctor, machine
+from harness.checks import CHECKS, Place, Row, State, examine
+from harness.doctor import shown
 from harness.errors import HarnessError
 from harness.ledger import Ledger
 
@@ -225,7 +226,7 @@ def test_a_corpus_that_is_not_prepared_is_no_problem(checkout: Path) -> None:
 
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, checkout: Path) -> None:
     wanted = ["rich>=14", "torch==1.0", "no-such-package>=2", "openai>=9999"]
-    monkeypatch.setattr(doctor, "_required", lambda: wanted)
+    monkeypatch.setattr(checks, "_required", lambda: wanted)
     found = {row.found.split()[0]: row.state for row in rows(checkout)["packages"]}
     assert found == {
         "torch": State.WARNING,
@@ -237,7 +238,7 @@ def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, checkou
 
 def test_one_check_that_breaks_leaves_the_others_standing(checkout: Path) -> None:
     def half(place: Place) -> Iterator[Row]:
-        yield doctor.ok("half", "first")
+        yield checks.ok("half", "first")
         raise RuntimeError("lost \x1b[2J")
 
     found = list(examine(Place(checkout, {}), {"half": half, "python": CHECKS["python"]}))
@@ -246,8 +247,8 @@ def test_one_check_that_breaks_leaves_the_others_standing(checkout: Path) -> Non
 
 
 def test_it_is_quick_since_it_imports_no_torch(checkout: Path) -> None:
-    code = "import sys; from harness import doctor; from pathlib import Path; import os\n"
-    code += "list(doctor.examine(doctor.Place(Path.cwd(), os.environ), doctor.CHECKS))\n"
+    code = "import sys; from harness import checks; from pathlib import Path; import os\n"
+    code += "list(checks.examine(checks.Place(Path.cwd(), os.environ), checks.CHECKS))\n"
     code += "print(sorted({'torch', 'pandas', 'optuna', 'pyarrow'} & set(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=checkout, env=environment(checkout), capture_output=True, text=True

@@ -307,12 +307,14 @@ def test_stopped_in_the_middle_it_goes_on_and_loses_no_finished_trial(night: Nig
 
 
 def test_git_follows_the_ledger_after_a_death_between_them(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
-    def die(*arguments: object) -> None:
-        raise KeyboardInterrupt
+    def dies_before_the_candidate(self: Repository, tag: str, commit: str) -> None:
+        if self.source(commit) != TRAIN:
+            raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Repository, "advance", lambda self, tag, commit: die() if self.source(commit) != TRAIN else None)
-        night.run(ScriptedResearcher(wider(32)))
+    with monkeypatch.context() as patch:
+        patch.setattr(Repository, "advance", dies_before_the_candidate)
+        with pytest.raises(KeyboardInterrupt):
+            night.run(ScriptedResearcher(wider(32)))
     kept = night.ledger.experiments("night")[1]
     assert kept.verdict is Verdict.KEEP
     assert night.repository.branch("night") != kept.commit

@@ -209,7 +209,11 @@ def test_a_corpus_without_text_is_refused(harness: Harness, tmp_path: Path, cont
 
 def test_a_tag_of_another_arena_is_refused_with_what_differs(harness: Harness) -> None:
     assert harness("run", "--tag", "arena", "--experiments", "0").returncode == 0
-    refused(harness("run", "--tag", "arena", "--budget", "steps:7", "--experiments", "0"), "budget: steps:7, steps:6", "--tag")
+    refused(
+        harness("run", "--tag", "arena", "--budget", "steps:7", "--experiments", "0"),
+        "budget: steps:7, steps:6",
+        "--tag",
+    )
 
 
 def test_a_tag_beside_one_that_is_its_folder_is_refused(harness: Harness, checkout: Path) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from conftest import TRAIN
 
+from harness.errors import HarnessError
 from harness.machine import Slot
 from harness.runners.local import Limits, LocalRunner
 from harness.scoring.session import Bench
@@ -102,7 +105,12 @@ CASES = {
         Outcome.OOM,
         "memory",
     ),
-    "is killed by the system": ("    config = {", "    import os; os.kill(os.getpid(), 9)\n    config = {", Outcome.OOM, ""),
+    "is killed by the system": (
+        "    config = {",
+        "    import os; os.kill(os.getpid(), 9)\n    config = {",
+        Outcome.OOM,
+        "",
+    ),
     "fills the disk": (
         "    config = {",
         "    import errno; raise OSError(errno.ENOSPC, 'No space left on device')\n    config = {",
@@ -119,19 +127,20 @@ def test_each_way_to_end_has_its_outcome(run, case: str) -> None:
     if case == "gives logits of a wrong shape":
         source = source.replace(
             "def build_model(config):",
-            "class Wrong(nn.Linear):\n    def forward(self, x):\n        return super().forward(torch.zeros(*x.shape, 3))\n\n\n"
+            "class Wrong(nn.Linear):\n    def forward(self, x):\n"
+            "        return super().forward(torch.zeros(*x.shape, 3))\n\n\n"
             "def build_model(config):\n    if 'bad' in config:\n        return Wrong(3, 3)",
         )
     result = run(source)
     assert result.outcome is outcome, result
     assert result.val_bpb is None
-    import re
-
     assert re.search(reason, result.reason), result.reason
 
 
 def test_one_that_never_asks_for_a_batch_is_ended_at_the_limit(run) -> None:
-    result = run(changed("    config = {", "    import time; time.sleep(600)\n    config = {"), limits=Limits(6, 60, 60))
+    result = run(
+        changed("    config = {", "    import time; time.sleep(600)\n    config = {"), limits=Limits(6, 60, 60)
+    )
     assert result.outcome is Outcome.TIMEOUT
     assert "no batch within 6 s" in result.reason
 
@@ -168,10 +177,26 @@ def test_nonsense_in_the_log_is_ignored(run, tmp_path: Path) -> None:
     source = changed(
         "    save_checkpoint",
         "    from prepare import OUT\n    with open(OUT / 'log.jsonl', 'ab') as f:\n"
-        "        f.write(b'\\xff\\xfe{]\\n[1]\\n{\"loss\": NaN, \"x\": 1e999, \"deep\": ' + b'[' * 100000)\n    save_checkpoint",
+        '        f.write(b\'\\xff\\xfe{]\\n[1]\\n{"loss": NaN, "x": 1e999, "deep": \' + b\'[\' * 100000)\n    save_checkpoint',
     )
     assert run(source).outcome is Outcome.OK
     json.loads((tmp_path / "trial/result.json").read_text())
+
+
+def test_a_feeder_that_fails_is_no_fault_of_the_text(bench: Bench, ruler: str, tmp_path: Path) -> None:
+    class Gone:
+        identity = "gone"
+
+        def shards(self, split: str) -> list[Path]:
+            return [tmp_path / "no such shard"]
+
+    async def go() -> Result:
+        broken = replace(bench, corpus=Gone())  # type: ignore[arg-type]
+        runner = LocalRunner(broken, "steps:6", [Slot((0,))], tmp_path / "scratch", LIMITS)
+        return await runner.run(Job("t", 0, 1, 0, 1, TRAIN, ruler, tmp_path / "trial"), lambda progress: None)
+
+    with pytest.raises(HarnessError, match="no such shard"):
+        asyncio.run(go())
 
 
 def test_a_cancelled_trial_leaves_no_process(bench: Bench, ruler: str, tmp_path: Path) -> None:

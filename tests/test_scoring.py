@@ -191,4 +191,3 @@ def test_the_server_cannot_write_the_tokens_nor_resize_a_buffer(score) -> None:
 
     score(meddle, val_tokens=CONTEXT)
     assert caught == ["map", "write", "shrink", "grow"]
-

@@ -9,24 +9,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import json
-import os
 import random
 import re
 import shutil
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, Protocol
+from typing import TYPE_CHECKING, NoReturn
 
+from harness.corpora.arriving import Board, Part, Version, open_board
 from harness.corpora.source import Say
 from harness.errors import CorpusError
 
 if TYPE_CHECKING:
     import httpx
-    from rich import progress
 
 BUSY = frozenset({408, 425, 429})
 """Client errors that pass by waiting; so do all of 500 and above."""
@@ -135,7 +133,7 @@ async def _fetch_all(
         async with places:
             await _Transfer(file, folder, client, retries, board, say, mend).run()
 
-    with _board(say, len(files)) as board:
+    with open_board(say, len(files)) as board:
         try:
             async with client, asyncio.TaskGroup() as group:
                 for file in files:
@@ -177,64 +175,6 @@ class _Failed(Exception):
         self.asked = asked
 
 
-@dataclass(frozen=True, slots=True)
-class _Version:
-    """Which state of a file an answer is of. Bytes of two answers are joined only if both name the same."""
-
-    tag: str
-    """Strong ETag, or time of the last change; empty if the server gave neither: nothing is joined."""
-    total: int | None
-    """Bytes of the whole file, if the server said."""
-
-    @classmethod
-    def of(cls, response: httpx.Response, total: int | None) -> _Version:
-        tag = response.headers.get("etag", "")
-        if not tag or tag.startswith("W/"):  # a weak one does not promise the same bytes
-            tag = response.headers.get("last-modified", "")
-        return cls(tag if tag.isascii() else "", total)  # others cannot be sent back
-
-    def same(self, other: _Version) -> bool:
-        return self.tag == other.tag and self.total in (None, other.total)
-
-
-class _Part:
-    """What has arrived of a file so far."""
-
-    def __init__(self, target: Path) -> None:
-        self.path = target.with_name(target.name + ".part")
-        self._note = target.with_name(target.name + ".part.json")
-
-    @property
-    def size(self) -> int:
-        return self.path.stat().st_size if self.path.exists() else 0
-
-    def version(self) -> _Version | None:
-        """Of the bytes that are there; None if there are none that can be gone on from."""
-        try:
-            note = json.loads(self._note.read_text())
-            version = _Version(tag=note["tag"], total=note["total"])
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
-            return None
-        return version if version.tag and self.size else None
-
-    def begin(self, version: _Version) -> None:
-        """Empty, of this version. The old note goes first: no bytes stand under a note that is not theirs."""
-        self._note.unlink(missing_ok=True)
-        self.path.write_bytes(b"")
-        self._note.write_text(json.dumps(asdict(version)))
-
-    def drop(self) -> None:
-        self._note.unlink(missing_ok=True)
-        self.path.unlink(missing_ok=True)
-
-    def become(self, target: Path) -> None:
-        """Takes its final name, on the disk before it is seen under it."""
-        with self.path.open("rb") as file:
-            os.fsync(file.fileno())
-        self.path.replace(target)
-        self._note.unlink(missing_ok=True)
-
-
 @dataclass(frozen=True)
 class _Transfer:
     """The way of one file from its address into the folder."""
@@ -252,8 +192,8 @@ class _Transfer:
         return self.folder / self.file.name
 
     @property
-    def part(self) -> _Part:
-        return _Part(self.target)
+    def part(self) -> Part:
+        return Part(self.target)
 
     async def run(self) -> None:
         """To the end, whatever it takes."""
@@ -319,20 +259,20 @@ class _Transfer:
         if (coding := response.headers.get("content-encoding", "identity")) != "identity":
             self._give_up(f"the server sends it as {coding}, though that was not asked for")
 
-    def _place(self, response: httpx.Response, held: _Version | None) -> int | None:
+    def _place(self, response: httpx.Response, held: Version | None) -> int | None:
         """Make the part ready for the body; returns the size that the file will have, if that is known."""
         if response.status_code == 206:
             return self._join(response, held)
         length = response.headers.get("content-length")
-        version = _Version.of(response, int(length) if length else None)
+        version = Version.of(response, int(length) if length else None)
         self.part.begin(version)
         return version.total
 
-    def _join(self, response: httpx.Response, held: _Version | None) -> int | None:
+    def _join(self, response: httpx.Response, held: Version | None) -> int | None:
         """As `_place`, for an answer that goes on from the bytes here, if it truly does."""
         match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("content-range", ""))
         start, total = map(int, match.groups()) if match else (-1, -1)
-        if held is None or start != self.part.size or not held.same(_Version.of(response, total)):
+        if held is None or start != self.part.size or not held.same(Version.of(response, total)):
             self.part.drop()
             raise _Failed("the file has changed since its first bytes came; beginning anew")
         return total
@@ -378,60 +318,3 @@ def _retry_after(response: httpx.Response) -> float | None:
     except ValueError:
         return None
     return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
-
-
-class Board(Protocol):
-    """Shows how far the files are. Sizes in bytes."""
-
-    def moved(self, name: str, size: int, total: int | None) -> None: ...
-
-    def done(self, name: str, size: int) -> None: ...
-
-
-@contextlib.contextmanager
-def _board(say: Say, files: int) -> Iterator[Board]:
-    """Bars where a person looks on, lines where a log is kept."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    lines = _Lines(say, files)
-    if not console.is_terminal:
-        yield lines
-        return
-    from rich import progress as p
-
-    columns = (p.TextColumn("{task.description}"), p.BarColumn(), p.DownloadColumn(), p.TransferSpeedColumn())
-    with p.Progress(*columns, p.TimeRemainingColumn(), console=console, transient=True) as bars:
-        yield _Bars(bars, lines)
-
-
-class _Lines:
-    """A line a file."""
-
-    def __init__(self, say: Say, files: int) -> None:
-        self._say, self._files, self._done = say, files, 0
-
-    def moved(self, name: str, size: int, total: int | None) -> None:
-        """Nothing: a log would drown in it."""
-
-    def done(self, name: str, size: int) -> None:
-        self._done += 1
-        self._say(f"{name}: {size / 1e6:,.1f} MB ({self._done} of {self._files})")
-
-
-class _Bars:
-    """A bar for each file that is under way, and a line above them when it is done."""
-
-    def __init__(self, bars: progress.Progress, lines: _Lines) -> None:
-        self._bars, self._lines = bars, lines
-        self._tasks: dict[str, progress.TaskID] = {}
-
-    def moved(self, name: str, size: int, total: int | None) -> None:
-        if name not in self._tasks:
-            self._tasks[name] = self._bars.add_task(name)
-        self._bars.update(self._tasks[name], completed=size, total=total)
-
-    def done(self, name: str, size: int) -> None:
-        if name in self._tasks:
-            self._bars.remove_task(self._tasks.pop(name))
-        self._lines.done(name, size)

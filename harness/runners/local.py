@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from harness.errors import HarnessError
 from harness.machine import Slot
 from harness.ruler import Budget, parse_budget
 from harness.runners import record
@@ -51,7 +52,7 @@ class Limits:
     def of(cls, budget: Budget, device: str) -> Limits:
         # A wall budget ends by itself at the next batch; a process may also sleep on a CPU budget.
         train = {"wall": budget.amount + 60, "cpu": 8 * budget.amount + 60, "steps": 6 * 3600.0}[budget.kind]
-        return cls(900.0, train, 180.0) if device == "cuda" else cls(120.0, train, 60.0)
+        return cls(900.0, train, 120.0) if device == "cuda" else cls(120.0, train, 30.0)
 
 
 class LocalRunner:
@@ -165,7 +166,7 @@ class _Trial:
             async with asyncio.timeout(self._limits.start) as limit:
                 following = asyncio.create_task(self._follow(feeder, limit))
                 try:
-                    ended = await trainer.wait()
+                    await trainer.wait()
                     await following  # the feeder sees the trainer hang up, and says how far it came
                 finally:
                     following.cancel()
@@ -173,7 +174,10 @@ class _Trial:
             late = self._late()
         finally:
             ended = await trainer.end()
-            await feeder.end()
+            fault = await feeder.end()
+        if fault > 0:  # a fault of ours, not of the text: an exception, so that no experiment is blamed
+            log = self._job.folder / "feeder.log"
+            raise HarnessError(f"The feeder of trial {self._job.name} failed: {tail_bytes(log, 2000).strip()}")
         return ended, late
 
     def _command(self, sock: socket.socket) -> Command:

@@ -28,7 +28,7 @@ from harness.types import Outcome, Score
 SCORER = 1
 """Version of the scorer: part of the arena. Raise it with every change that can move a score."""
 SERVER = Path(__file__).with_name("server.py")
-SCORING_SECONDS = {"cpu": 120.0, "cuda": 300.0}
+SCORING_SECONDS = {"cpu": 90.0, "cuda": 300.0}
 """A model that takes longer is too slow to be worth its training."""
 BUILDING = "before its model was built"
 """How the scorer's reason ends while the server has seen no token of the split."""
@@ -135,7 +135,8 @@ async def _ask(
             async for line in scorer.lines():
                 return line
     except TimeoutError:
-        return {"outcome": "timeout", "reason": f"scoring took longer than {SCORING_SECONDS[bench.device]:.0f} s: the model is too slow"}
+        seconds = SCORING_SECONDS[bench.device]
+        return {"outcome": "timeout", "reason": f"scoring took longer than {seconds:.0f} s: the model is too slow"}
     finally:
         await scorer.end()
     # A fault of ours, not of the model: an exception, so that no experiment is blamed.

@@ -54,11 +54,6 @@ class Forecast:
         return result
 
 
-CAUTION = 0.03
-"""Bits per byte that a move over a whole range is expected to lose before anything is known of it: ranges are
-drawn wide around settings that work, so their far ends seldom do."""
-
-
 class Model:
     """Fitted to the past; `forecast` compares candidates with the incumbent."""
 
@@ -75,7 +70,6 @@ class Model:
         zero = float(np.mean(list(incumbent.scores.values()))) if incumbent.scores else 0.0
         means = np.array([np.mean(list(point.scores.values())) - zero for point in scored])
         target = np.where(means > KNEE, KNEE * (1 + np.log(np.maximum(means, KNEE) / KNEE)), means)
-        target -= self._expected_loss(self._trained)
         self._fit(Rest.of([*scored, *running]), target)
 
     @property
@@ -96,15 +90,10 @@ class Model:
             apart[rows] += weight * (1 - self._kernel(d, places, start)[which, 0])
         variance = 2 * apart - ((toward @ self._inverse) * toward).sum(axis=1)
         return Forecast(
-            -(toward @ self._alpha) - self._expected_loss(candidates),
+            -(toward @ self._alpha),
             np.sqrt(np.maximum(variance, 0.0)),
             self._chance(candidates),
         )
-
-    def _expected_loss(self, places: Array) -> Array:
-        away = np.where(self._nominal, places != self._start, (places - self._start) ** 2)
-        loss: Array = CAUTION * away.sum(axis=1)
-        return loss
 
     def _positions(self, points: Sequence[Point]) -> Array:
         if not points:

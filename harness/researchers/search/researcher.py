@@ -1,4 +1,4 @@
-"""The researcher `search`: TPE and local moves suggest, a noise-aware model of the past chooses."""
+"""The researcher `search`: local moves and, in turn, TPE suggest; a noise-aware model of the past chooses."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ from harness.types import History, Proposal
 
 DRAWS = 240
 """Local and wide candidates a proposal."""
+TURN = 3
+"""Every so many proposals come from TPE, which does not believe in additive effects as the model does. Left to
+the model alone, none of its suggestions would ever be the most promising."""
 ASKS = 6
-"""Suggestions of TPE a proposal."""
+"""Suggestions of TPE in its turn."""
 UNTRIED = 0.01
 """Bits per byte: what a hyperparameter that was never moved is taken to be good for when groups are drawn."""
 ENUMERABLE = 4096
@@ -113,15 +116,14 @@ class Search:
 
     def _rank(self, task: Task) -> list[Idea]:
         """Candidates that were not tried, the most promising first. Heavy: runs in a thread."""
-        random = np.random.default_rng([self._seed, len(task.points)])
+        turn = len(task.points)
+        random = np.random.default_rng([self._seed, turn])
         model = Model(task.space, task.points, task.incumbent)
         moves = Moves(task.space, task.start, _appeal(task, model), random)
-        singles = _ranked(task, model, moves.singles())
-        groups = [moves.names(moves.group()) for _ in range(ASKS)]
-        asked = tpe.suggestions(task.space, task.points, task.start, groups, int(random.integers(2**31)))
+        singles = [idea.values for idea in _ranked(task, model, moves.singles())]
         drawn = [moves.draw() for _ in range(DRAWS)]
-        joined = moves.joined([idea.values for idea in singles])
-        return _ranked(task, model, [idea.values for idea in singles] + asked + drawn + joined)
+        ideas = _ranked(task, model, singles + drawn + moves.joined(singles))
+        return [*_asked(task, model, moves, random), *ideas] if turn % TURN == 0 else ideas
 
     def _proposal(self, task: Task, idea: Idea, source: str) -> Proposal:
         changed = _changed(task, idea.values)
@@ -153,6 +155,13 @@ def _ranked(task: Task, model: Model, candidates: Sequence[Values]) -> list[Idea
     forecast = model.forecast(task.space.encode_near(task.start, settings))
     order = np.argsort(-forecast.improvement, kind="stable")
     return [Idea(settings[i], float(forecast.gain[i]), float(forecast.error[i])) for i in order]
+
+
+def _asked(task: Task, model: Model, moves: Moves, random: np.random.Generator) -> list[Idea]:
+    """What TPE suggests for some groups of hyperparameters, the most promising of it first."""
+    groups = [moves.names(moves.group()) for _ in range(ASKS)]
+    seed = int(random.integers(2**31))
+    return _ranked(task, model, tpe.suggestions(task.space, task.points, task.start, groups, seed))
 
 
 def _appeal(task: Task, model: Model) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:

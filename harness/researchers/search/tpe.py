@@ -42,7 +42,8 @@ def suggestions(
         for names in freed:
             fixed = {name: value for name, value in start.items() if name not in names}
             study.sampler = optuna.samplers.PartialFixedSampler(fixed, sampler)
-            found.append(dict(study.ask(distributions).params))
+            asked = space.decode(space.encode(study.ask(distributions).params))
+            found.append({**start, **{name: asked[name] for name in names}})
         return found
 
 

@@ -13,8 +13,9 @@ from harness.researchers.search.space import Array
 
 EFFECT, NOISE, SEED = 0.02, 0.006, 0.002
 """Prior medians of standard deviations, in bits per byte."""
-WIDTH = {"effect": 2.0, "noise": 1.5, "seed": 1.0}
-"""Standard deviations of the priors of log variances: effects of 0.001 and of 0.3 are both on the cards."""
+TOGETHER, APART, NOISE_WIDTH, SEED_WIDTH = 2.0, 1.0, 1.5, 1.0
+"""Standard deviations of the priors of log variances. All effects may be far larger or smaller than the median, as one
+scale's are than another's; that one of them is and the others are not takes evidence."""
 LEVEL = 0.1
 """Standard deviation of the common level, and of the level of one code, in bits per byte."""
 STEPS = 15
@@ -67,7 +68,7 @@ def fit_variances(kernels: Array, rest: Rest, target: Array) -> Variances:
 
     d, n = len(kernels), len(target)
     centre = 2 * np.log(np.array([EFFECT] * d + [NOISE, SEED]))
-    width = np.array([WIDTH["effect"]] * d + [WIDTH["noise"], WIDTH["seed"]])
+    precision = _prior(d)
     if n < 2:
         return _variances(centre)
     parts = np.concatenate([kernels, np.diag(1 / rest.trials)[None], (rest.seeds @ rest.seeds.T)[None]])
@@ -79,14 +80,21 @@ def fit_variances(kernels: Array, rest: Rest, target: Array) -> Variances:
         inverse = np.linalg.inv(lower)
         inverse = inverse.T @ inverse
         alpha = inverse @ target
-        away = (logs - centre) / width
-        value = 0.5 * (target @ alpha + away @ away) + np.log(np.diag(lower)).sum()
+        pull = precision @ (logs - centre)
+        value = 0.5 * (target @ alpha + pull @ (logs - centre)) + np.log(np.diag(lower)).sum()
         slope = np.tensordot(parts, inverse - np.outer(alpha, alpha), 2)
-        return float(value), 0.5 * scaled * slope + away / width
+        return float(value), 0.5 * scaled * slope + pull
 
-    bounds = list(zip(centre - 3 * width, centre + 3 * width, strict=True))
+    bounds = list(zip(centre - 7, centre + 7, strict=True))
     best = minimize(loss, centre, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": STEPS})
     return _variances(best.x)
+
+
+def _prior(effects: int) -> Array:
+    """Inverse covariance of the logarithms of all variances before anything is seen."""
+    covariance = np.diag([APART**2] * effects + [NOISE_WIDTH**2, SEED_WIDTH**2])
+    covariance[:effects, :effects] += TOGETHER**2
+    return np.linalg.inv(covariance)
 
 
 def _variances(logs: Array) -> Variances:
