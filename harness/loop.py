@@ -1,4 +1,4 @@
-"""The driver: one coroutine an experiment, from proposal to verdict. It alone writes ledger and git.
+"""The driver: one coroutine an experiment, from proposal to verdict.
 
 An experiment reads as one line: proposal, commit, trials, judgement, verdict, keep or leave. Each step leaves a
 row before its work starts, and each coroutine goes on from what the ledger says, so that a run that was killed
@@ -14,11 +14,10 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from harness import tsv
+from harness.books import Books, trials
 from harness.errors import ContractError, HarnessError, NoProposal
-from harness.git import Repository, message
-from harness.history import Past
-from harness.hyperparameters import check, fingerprint
+from harness.git import Repository
+from harness.hyperparameters import check
 from harness.judge import judge, spread
 from harness.ledger import Ledger
 from harness.settings import Settings
@@ -61,24 +60,22 @@ class Loop:
     """One run of one tag."""
 
     def __init__(self, parts: Parts) -> None:
-        self.settings, self.arena, self.ruler = parts.settings, parts.arena, parts.ruler
-        self.ledger, self.repository, self.view = parts.ledger, parts.repository, parts.view
+        self.settings, self.ruler = parts.settings, parts.ruler
+        self.ledger, self.view = parts.ledger, parts.view
         self.runner, self.researcher = parts.runner, parts.researcher
         self.tag = parts.settings.tag
-        self.past = Past(self.ledger, self.tag, self.settings.scale)
+        self.books = Books(parts.settings, parts.arena, parts.ledger, parts.repository, parts.view)
         self._trials: dict[tuple[int, int, int], asyncio.Task[Result]] = {}
         self._experiments: set[asyncio.Task[None]] = set()
         self._noise: asyncio.Task[float] | None = None
         self._dry = 0
         """Proposals without a new text since the last that had one."""
-        self._heavy = {e.id for e in self.ledger.experiments(self.tag)}
-        """Experiments that may still have checkpoints."""
 
     # The night
 
     async def night(self) -> None:
         """Baseline, then experiments until told to stop; running ones are finished. Cancelled, it abandons them."""
-        self.reconcile()
+        self.books.reconcile()
         try:
             await self.baseline()
             self._noise = asyncio.create_task(self.measure_noise())
@@ -110,14 +107,6 @@ class Loop:
             elif self._experiments:
                 await self._some_end()  # what runs may give the researcher something new to work with
 
-    def reconcile(self) -> None:
-        """Make ledger and git agree after any death; the ledger is right, git follows."""
-        lost = self.ledger.abandon(self.tag)
-        if lost:
-            self.view.say(f"{lost} trial{'s' if lost > 1 else ''} of the last run had no result: to be run again")
-        self._follow(self.past.incumbent())
-        tsv.write(self.settings.results / "results.tsv", self.ledger.experiments(self.tag))
-
     # One experiment
 
     async def baseline(self) -> None:
@@ -144,34 +133,36 @@ class Loop:
             )
         noise = spread(scores)
         if self.ledger.experiment(self.tag, BASELINE).verdict is None:
-            self._settle(baseline, Verdict.KEEP, f"{len(scores)} seeds spread over {noise:.4f}", None)
+            self.books.settle(baseline, Verdict.KEEP, f"{len(scores)} seeds spread over {noise:.4f}", None)
         return noise
 
     async def propose(self) -> int | None:
         """Ask for an experiment and give it its row, commit and number; None if there is nothing to train."""
         program = self.settings.root / "program.md"
         digest = hashlib.sha256(program.read_bytes()).hexdigest()[:12] if program.exists() else ""
-        incumbent = self.past.incumbent().id
+        incumbent = self.books.past.incumbent().id
         try:
-            proposal = await self.researcher.propose(self.past)
+            proposal = await self.researcher.propose(self.books.past)
         except NoProposal as none:
             self._dry += 1
             nothing = Proposal("No proposal", "", "", incumbent)
-            experiment = self._open(nothing, self.researcher.name, digest)
-            self._settle(experiment, Verdict.NO_PROPOSAL, none.problem, None)
+            experiment = self.books.open(nothing, self.researcher.name, digest)
+            self.books.settle(experiment, Verdict.NO_PROPOSAL, none.problem, None)
             return None
-        earlier = self.past.tried(proposal.source)
-        experiment = self._open(proposal, self.researcher.name, digest)
+        earlier = self.books.past.tried(proposal.source)
+        experiment = self.books.open(proposal, self.researcher.name, digest)
         if earlier is not None:
             self._dry += 1
-            self._settle(experiment, Verdict.DUPLICATE, f"the same text as #{earlier}, comments and layout apart", None)
+            self.books.settle(
+                experiment, Verdict.DUPLICATE, f"the same text as #{earlier}, comments and layout apart", None
+            )
             return None
         self._dry = 0
-        self._commit(experiment, proposal.source)
+        self.books.commit(experiment, proposal.source)
         try:
             check(proposal.source, self.settings.scale)
         except ContractError as error:
-            self._settle(experiment, Verdict.FAILED, str(error), None)
+            self.books.settle(experiment, Verdict.FAILED, str(error), None)
             return None
         return experiment.id
 
@@ -179,7 +170,7 @@ class Loop:
         """Train and judge one experiment, from wherever the ledger says it is."""
         experiment = self.ledger.experiment(self.tag, number)
         if experiment.last is None:  # killed between row and commit: its text is lost, its number stays
-            self._settle(experiment, Verdict.NO_PROPOSAL, "the harness ended before its text was committed", None)
+            self.books.settle(experiment, Verdict.NO_PROPOSAL, "the harness ended before its text was committed", None)
             return
         assert experiment.parent is not None
         parent = self.ledger.experiment(self.tag, experiment.parent)
@@ -198,24 +189,24 @@ class Loop:
             result, _ = await asyncio.gather(self.trial(experiment, index), self.trial(parent, index))
             if not result.ok:
                 verdict = Verdict.DISCARD if experiment.scores else Verdict.FAILED
-                self._settle(experiment, verdict, f"{result.outcome}: {result.reason}", judgement.gain)
+                self.books.settle(experiment, verdict, f"{result.outcome}: {result.reason}", judgement.gain)
                 return
         self._conclude(experiment, judgement.verdict, judgement.reason, judgement.gain)
 
     def _conclude(self, experiment: Experiment, verdict: Verdict, reason: str, gain: float | None) -> None:
         """Keep the winner, or carry it over onto an incumbent that is newer than its parent."""
-        incumbent = self.past.incumbent()
+        incumbent = self.books.past.incumbent()
         if verdict is Verdict.KEEP and experiment.parent != incumbent.id:
             # The merge gets its row before this one its verdict: killed in between, both are found again.
             reason += f"; meanwhile #{incumbent.id} was kept, {self._carry_over(experiment, incumbent)}"
             verdict = Verdict.DISCARD
-        self._settle(experiment, verdict, reason, gain)
+        self.books.settle(experiment, verdict, reason, gain)
 
     def _carry_over(self, winner: Experiment, incumbent: Experiment) -> str:
         """Open the three-way merge of a winner and the incumbent as an experiment; what became of it, in words."""
         assert winner.parent is not None
-        base, ours, theirs = (self.past.source(e) for e in (winner.parent, incumbent.id, winner.id))
-        merged = self.repository.merge(base, ours, theirs)
+        base, ours, theirs = (self.books.past.source(e) for e in (winner.parent, incumbent.id, winner.id))
+        merged = self.books.merge(base, ours, theirs)
         if merged is None:
             against = judge(winner.scores, incumbent.scores, 0.0, self.settings.candidate_seeds)
             if against.verdict is not Verdict.KEEP:
@@ -229,11 +220,11 @@ class Loop:
             parent=incumbent.id,
             category=MERGE,
         )
-        earlier = self.past.tried(merged)
+        earlier = self.books.past.tried(merged)
         if earlier is not None and merged != theirs:
             return f"and #{earlier} was already both together"
-        experiment = self._open(proposal, MERGE, winner.program_hash)
-        self._commit(experiment, merged)
+        experiment = self.books.open(proposal, MERGE, winner.program_hash)
+        self.books.commit(experiment, merged)
         self._start(self.experiment(experiment.id))
         return f"and both together are #{experiment.id}"
 
@@ -253,7 +244,7 @@ class Loop:
     async def _run(self, experiment: Experiment, attempt: int, index: int) -> Result:
         seed = self.settings.seed_at(index)
         folder = self.settings.folder(experiment.id) / f"a{attempt}-s{index}"
-        source = self.past.source(experiment.id)
+        source = self.books.past.source(experiment.id)
         job = Job(self.tag, experiment.id, attempt, index, seed, source, self.ruler, folder)
         self.ledger.start_trial(self.tag, experiment.id, attempt, index, seed)
         self.view.trial_started(job)
@@ -261,64 +252,6 @@ class Loop:
         self.ledger.finish_trial(self.tag, experiment.id, attempt, index, result)
         self.view.trial_ended(job, result)
         return result
-
-    # Rows and commits
-
-    def _open(self, proposal: Proposal, researcher: str, program_hash: str) -> Experiment:
-        experiment = self.ledger.open_experiment(
-            self.tag,
-            self.arena.key,
-            proposal.parent,
-            proposal.title,
-            proposal.hypothesis,
-            proposal.category,
-            researcher,
-            program_hash,
-            proposal.expected_gain,
-            proposal.usage,
-        )
-        self.view.experiment_opened(experiment)
-        return experiment
-
-    def _commit(self, experiment: Experiment, source: str) -> None:
-        """Commit the text onto its parent's commit, and keep it in the ledger too."""
-        assert experiment.parent is not None
-        parent = self.ledger.experiment(self.tag, experiment.parent).commit
-        assert parent is not None
-        text = message(experiment.title, experiment.hypothesis, experiment.id, self.tag, experiment.researcher)
-        commit = self.repository.commit(self.tag, experiment.id, 1, parent, source, text)
-        self.ledger.add_attempt(self.tag, experiment.id, commit, source, fingerprint(source))
-
-    def _settle(self, experiment: Experiment, verdict: Verdict, reason: str, gain: float | None) -> None:
-        """Write the verdict; git, results.tsv and the workspace follow it."""
-        judged = self.ledger.judge(self.tag, experiment.id, verdict, reason, gain)
-        if judged.commit:
-            score = "" if judged.val_bpb is None else f"val_bpb: {judged.val_bpb:.6f}\n"
-            self.repository.note(judged.commit, f"{score}verdict: {verdict}\nreason: {reason}\n")
-        if verdict is Verdict.KEEP:
-            self._follow(judged)
-        self._clear(judged)
-        tsv.write(self.settings.results / "results.tsv", self.ledger.experiments(self.tag))
-        self.view.experiment_judged(judged)
-
-    def _follow(self, incumbent: Experiment) -> None:
-        """Move the branch to the incumbent, and show it in the workspace."""
-        assert incumbent.commit is not None
-        self.repository.advance(self.tag, incumbent.commit)
-        shown = self.settings.workspace / "train.py"
-        shown.parent.mkdir(parents=True, exist_ok=True)
-        shown.write_text(self.past.source(incumbent.id), encoding="utf-8", newline="")
-
-    def _clear(self, judged: Experiment) -> None:
-        """Remove the checkpoints that nobody will ask for: all but the incumbent's and the runner-up's."""
-        self._heavy.add(judged.id)
-        incumbent = self.past.incumbent().id
-        held = [self.ledger.experiment(self.tag, number) for number in self._heavy - {incumbent}]
-        ended = sorted((e for e in held if e.verdict), key=lambda e: (e.val_bpb is None, e.val_bpb))
-        for experiment in ended[1 if ended and ended[0].val_bpb is not None else 0 :]:
-            for weights in self.settings.folder(experiment.id).glob("a*-s*/checkpoint/model.safetensors"):
-                weights.unlink(missing_ok=True)
-            self._heavy.discard(experiment.id)
 
     # Tasks
 
@@ -346,4 +279,4 @@ class Loop:
         await asyncio.gather(*running, return_exceptions=True)
         lost = self.ledger.abandon(self.tag)
         if lost:
-            self.view.say(f"{lost} running trial{'s' if lost > 1 else ''} abandoned")
+            self.view.say(f"{trials(lost)} abandoned")

@@ -134,6 +134,11 @@ def begin(plan: Plan, arena: Arena, ledger: Ledger, repository: Repository) -> N
             f"Tag {tag} was begun in another arena, so new scores would not compare ({listed})",
             "Begin another series with --tag, or go back to what it was begun with.",
         )
+    elif (seed := series.settings["seed"]) != settings.seed:
+        raise LedgerError(
+            f"Tag {tag} was begun with --seed {seed}: trials with another would not pair with those it has",
+            "Leave --seed out, or begin another series with --tag.",
+        )
     else:
         ledger.reopen(tag)
     if not ledger.experiments(tag):

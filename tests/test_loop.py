@@ -322,6 +322,22 @@ def test_git_follows_the_ledger_after_a_death_between_them(night: Night, monkeyp
     assert night.repository.branch("night") == kept.commit
 
 
+def test_a_branch_that_someone_stands_on_does_not_end_the_night(night: Night) -> None:
+    git(night.root, "checkout", "-q", "autoresearch/night")
+    experiments = night.run(ScriptedResearcher(wider(32), wider(8)))
+    assert experiments[1].verdict is Verdict.KEEP
+    assert any("stays behind" in line for line in night.view.said)
+    git(night.root, "checkout", "-q", "main")
+    night.run(ScriptedResearcher(), experiments=0)
+    assert night.repository.branch("night") == experiments[1].commit
+
+
+def test_a_series_goes_on_with_no_other_seed(night: Night) -> None:
+    plan = start.Plan(replace(night.settings, seed=7), None, (), night.ruler, None, {})  # type: ignore[arg-type]
+    with pytest.raises(LedgerError, match="begun with --seed 1"):
+        start.begin(plan, ARENA, night.ledger, night.repository)
+
+
 def test_no_more_trials_run_at_once_than_experiments_are_under_way(night: Night) -> None:
     runner = ScriptedRunner(slots=2)
     night.run(ScriptedResearcher(*(wider(n) for n in range(1, 9))), runner)

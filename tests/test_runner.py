@@ -177,7 +177,8 @@ def test_nonsense_in_the_log_is_ignored(run, tmp_path: Path) -> None:
     source = changed(
         "    save_checkpoint",
         "    from prepare import OUT\n    with open(OUT / 'log.jsonl', 'ab') as f:\n"
-        '        f.write(b\'\\xff\\xfe{]\\n[1]\\n{"loss": NaN, "x": 1e999, "deep": \' + b\'[\' * 100000)\n    save_checkpoint',
+        '        f.write(b\'\\xff\\xfe{]\\n[1]\\n{"loss": NaN, "x": 1e999, "deep": \' + b\'[\' * 100000)\n'
+        "    save_checkpoint",
     )
     assert run(source).outcome is Outcome.OK
     json.loads((tmp_path / "trial/result.json").read_text())
