@@ -169,7 +169,7 @@ class Block(nn.Module):
 
 
 class Model(nn.Module):
-    """tokens int64 [B, T] -> logits [B, T, vocab] in the compute type. T is at most config["context"]."""
+    """tokens int64 [B, T] -> logits [B, T, vocab] in the compute type, or fp32 if capped. T is at most config["context"]."""
 
     def __init__(self, config):
         super().__init__()
@@ -461,8 +461,8 @@ def device_numbers(model, tokens_per_second):
     if DEVICE != "cuda":
         return {}
     numbers = {"peak_memory_mb": torch.cuda.max_memory_allocated() / 2**20}
-    name = torch.cuda.get_device_name()
-    peak = next((flops for part, flops in PEAK_FLOPS.items() if part in name), None)
+    name = f" {torch.cuda.get_device_name()} ".replace("-", " ")
+    peak = next((flops for part, flops in PEAK_FLOPS.items() if f" {part} " in name), None)
     if peak is not None:
         looked_up = sum(table.weight.numel() for table in (model.embedding, *model.values.values()))
         matrices = sum(p.numel() for p in model.parameters()) - looked_up

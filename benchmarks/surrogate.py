@@ -72,12 +72,13 @@ class Surrogate:
         self.space = space
         good = [trial for trial in trials if trial.val_bpb is not None and trial.outcome == "ok"]
         self._at = np.stack([space.encode(trial.values) for trial in good])
-        self._scores = np.array([trial.val_bpb for trial in good], float)
+        self._scores: Array = np.array([trial.val_bpb for trial in good], np.float64)
         self._floor = float(self._scores.min()) - 0.1
         self._target = np.log(self._scores - self._floor)
         self._level = float(self._target.mean())
         self._fit = _fitted(self._at, self._target - self._level)
-        self._alpha = np.linalg.solve(_covariance(self._at, self._fit), self._target - self._level)
+        known = _covariance(self._at, self._fit)
+        self._alpha: Array = np.asarray(np.linalg.solve(known, self._target - self._level), np.float64)
         failed = [space.encode(trial.values) for trial in trials if trial.outcome in FAILED]
         self._failed = np.stack(failed) if failed else np.empty((0, len(space)))
         fitted = np.exp(self._fit.logs[1] / 2) * (np.median(self._scores) - self._floor)
@@ -98,11 +99,11 @@ class Surrogate:
         """Over all trials, and over the better half. Trials of one setting stay in one fold."""
         _, setting = np.unique(self._at, axis=0, return_inverse=True)
         fold = np.random.default_rng(0).permutation(setting.max() + 1)[setting] % FOLDS
-        guess = np.empty_like(self._scores)
+        guess = np.zeros(len(self._scores))
         for index in range(FOLDS):
             inside = fold != index
             known = _covariance(self._at[inside], self._fit)
-            alpha = np.linalg.solve(known, self._target[inside] - self._level)
+            alpha = np.asarray(np.linalg.solve(known, self._target[inside] - self._level), np.float64)
             guess[~inside] = self._forecast(self._at[~inside], self._at[inside], alpha)
         better = self._scores <= np.median(self._scores)
         return _quality(self._scores, guess), _quality(self._scores[better], guess[better])

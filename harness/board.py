@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
+from harness.figures import amount, duration, figure, megabytes, signed
 from harness.standings import Standing, Standings
 from harness.text import one_line
 from harness.types import Arena, Verdict
@@ -68,19 +69,19 @@ def heading(arena: Standings, known: Mapping[str, Arena]) -> list[str]:
         words = one_line(f"{' · '.join(facts)} · torch {place.torch} (arena {arena.arena})", 500)
     counts = ", ".join(f"{arena.count(v)} {word}" for v, word in ((Verdict.KEEP, "kept"), (Verdict.FAILED, "failed")))
     reached = "nothing kept yet"
-    if best and best.experiment.val_bpb is not None:
-        reached = f"best kept: #{best.experiment.id} with {best.experiment.val_bpb:.4f}"
-        if baseline and baseline.experiment.val_bpb is not None and best.total_gain is not None:
-            reached += f", {best.total_gain:+.4f} over the baseline's {baseline.experiment.val_bpb:.4f}"
+    if best:
+        reached = f"best kept: #{best.experiment.id} with {figure(best.experiment.val_bpb)}"
+        if baseline and best.total_gain is not None:
+            reached += f", {signed(best.total_gain)} over the baseline's {figure(baseline.experiment.val_bpb)}"
     return [words, f"{len(arena.rows)} experiments, {counts}, {arena.hours:.1f} hours of trials; {reached}"]
 
 
 def cells(row: Standing, with_tag: bool) -> list[str]:
     """One line of the table, in the order of `COLUMNS`."""
     one = row.experiment
-    score = "" if one.val_bpb is None else f"{one.val_bpb:.4f}"
+    score = figure(one.val_bpb)
     if score:
-        score += f" ± {one.stderr:.4f}" if one.stderr is not None else " " * 9
+        score += f" ± {figure(one.stderr)}" if one.stderr is not None else " " * 9
         score += f" ({row.trials})"
     title = one_line(one.title, TITLE)
     if row.rank is None and one.reason:
@@ -98,35 +99,6 @@ def cells(row: Standing, with_tag: bool) -> list[str]:
         one_line(one.researcher, NAME),
         title,
     ]
-
-
-def signed(gain: float | None) -> str:
-    """Bits per byte with their sign."""
-    return "" if gain is None else f"{gain:+.4f}"
-
-
-def amount(count: float | None) -> str:
-    """A count in three digits or so: 950, 1.2M, 50.3M."""
-    if count is None:
-        return ""
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if count >= size:
-            return f"{count / size:.1f}{unit}"
-    return f"{count:.0f}"
-
-
-def megabytes(size: float | None) -> str:
-    """A size that is given in MB."""
-    if size is None:
-        return ""
-    return f"{size / 1024:.1f} GB" if size >= 1024 else f"{size:.0f} MB"
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds, or minutes where they are many."""
-    if seconds is None:
-        return ""
-    return f"{seconds / 60:.1f} min" if seconds >= 120 else f"{seconds:.0f} s"
 
 
 def _plain(board: Board) -> Iterable[str]:

@@ -6,7 +6,6 @@ import os
 import platform
 import re
 import shutil
-import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import machine
+from harness import machine, proof
 from harness.errors import GitError, HarnessError
 from harness.text import one_line
 
@@ -34,17 +33,7 @@ GIT = (2, 36)
 DISK_MB, TIGHT_DISK_MB = 500, 5_000
 WORKER_MB = 1_500
 """Memory of a trial on a CPU: the trainer, the model server, and torch in each."""
-DEEP_SECONDS = 120
 SECRET = re.compile("KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
-
-DEEP = """
-import sys, time, torch
-start = time.perf_counter()
-x = torch.randn(512, 512, device=sys.argv[1], requires_grad=True)
-(x @ x).square().mean().backward()
-assert torch.isfinite(x.grad).all()
-print(f"torch {torch.__version__} computes on {sys.argv[1]} ({time.perf_counter() - start:.2f} s)")
-"""
 
 
 class State(StrEnum):
@@ -257,15 +246,21 @@ def _corpus(place: Place) -> Iterator[Row]:
     found = corpora.find(spec, _ruler(place).vocab, place.cache)
     if found:
         yield ok("corpus", str(found))
+        return
+    missing, mend = f"{spec} is not prepared in {place.cache}", f"To do it now: python prepare.py --corpus {spec}"
+    if spec == "climbmix":
+        missing += "; a run fetches it, or takes python where it cannot be reached"
+        mend += "; both take --mirror URL, another address to fetch it from."
     else:
-        mend = f"The first run prepares it; to do it now: python prepare.py --corpus {spec}"
-        yield warning("corpus", f"{spec} is not prepared in {place.cache}", mend)
+        mend = f"The first run prepares it. {mend}"
+    yield warning("corpus", missing, mend)
 
 
 def _ledger(place: Place) -> Iterator[Row]:
     from harness.ledger import Ledger
+    from harness.reading import ledger_path
 
-    path = place.root / "results" / "ledger.db"
+    path = ledger_path(place.root)
     if not path.exists():
         yield ok("ledger", "none yet; the first run makes it")
         return
@@ -289,16 +284,26 @@ def _sandbox(place: Place) -> Iterator[Row]:
 
 
 def deep(place: Place) -> Iterator[Row]:
-    """Import torch in a process of its own, and compute on the device."""
+    """Have torch compute on the device, and on a GPU compile too."""
     kind = place.device.kind
-    command = ["timeout", str(DEEP_SECONDS), sys.executable, "-P", "-c", DEEP, kind]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode == 0:
-        yield ok("compute", done.stdout)
-    else:
-        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+    tried = proof.computes(kind, place.environ)
+    if not tried.worked:
         mend = "Install torch anew, as pyproject.toml pins it." if kind == "cpu" else "Look at nvidia-smi."
-        yield problem("compute", f"torch cannot compute on {kind}: {last}", mend)
+        yield problem("compute", f"torch cannot compute on {kind}: {tried.said}", mend)
+        return
+    yield ok("compute", tried.said)
+    if kind == "cuda":
+        yield compilation(kind, place.environ)
+
+
+def compilation(kind: str, environ: Mapping[str, str]) -> Row:
+    """Without it train.py goes on without compiling, and learns less in the same time."""
+    tried = proof.compiles(kind, environ)
+    if tried.worked:
+        return ok("compile", tried.said)
+    found = f"torch.compile does not work on {kind}, so trials there are slower and score worse: {tried.said}"
+    mend = "Give it a C compiler and Python's headers; on Debian: apt install build-essential python3-dev"
+    return warning("compile", found, mend)
 
 
 CHECKS: dict[str, Check] = {

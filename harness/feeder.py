@@ -8,8 +8,9 @@ first batch and which this process alone can write. It has two slots: while the 
 is filled, so that the next answer is immediate.
 
 Lines of JSON on standard output tell the runner how the trial fares: `start`, `progress`, then `end` as soon as
-the budget is spent (asked or not), or `closed` if the trainer went away before; `stopped`, when the trainer has
-asked once more and knows that it is over. This process ends when the socket or its standard input closes.
+the budget is spent (asked or not), `stopped` when the trainer has asked once more and knows that it is over, and
+`closed` when it has gone. The clock runs to the last, so that work after the end is seen. This process ends when the
+socket or its standard input closes.
 """
 
 from __future__ import annotations
@@ -148,14 +149,13 @@ class Feeder:
         waiting.register(sys.stdin.fileno(), select.POLLIN)
         alive = True
         while alive:
-            ready = dict(waiting.poll(LOOK_SECONDS * 1000 if self._clock and not self._ended else None))
+            ready = dict(waiting.poll(LOOK_SECONDS * 1000 if self._clock else None))
             if sys.stdin.fileno() in ready and not os.read(sys.stdin.fileno(), 4096):
                 return
             self._watch()
             if self._socket.fileno() in ready:
                 alive = self._serve()
-        if not self._ended:
-            self._tell("closed")
+        self._tell("closed")
 
     def _serve(self) -> bool:
         """Read what the trainer sent and answer it. False once it is gone, or does not read our answers."""

@@ -12,7 +12,7 @@ import typer
 from harness import board
 from harness.errors import LedgerError, UsageError
 from harness.ledger import Ledger
-from harness.reading import find_root, find_series, reading
+from harness.reading import find_root, find_series, ledger_path, reading
 from harness.standings import Standing, standings
 from harness.text import one_line
 
@@ -52,7 +52,7 @@ def show(root: Path, tag: str) -> None:
 
 def gather(root: Path, tag: str | None = None, every: bool = False) -> board.Board:
     """All that there is to show of a tag, the last one by default, or of every one. Raises LedgerError."""
-    with Ledger.open(root / "results" / "ledger.db", readonly=True) as ledger:
+    with Ledger.open(ledger_path(root), readonly=True) as ledger:
         chosen = find_series(ledger, tag)
         tags = ledger.tags() if every else [chosen.tag]
         series = [found for name in tags if (found := ledger.series(name))]

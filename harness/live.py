@@ -16,17 +16,17 @@ from contextlib import suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Self, TextIO, cast
 
+from harness.figures import duration, figure, signed
+from harness.picture import dim, grid, state, styled, trials
+from harness.plain import PlainView
 from harness.text import one_line
+from harness.told import REASON_LIMIT, TITLE_LIMIT, Board, Clock, Deaf, Heading
 from harness.types import Experiment, Job, Progress, Result, Verdict
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
     from rich.text import Text
-
-from harness.picture import dim, gained, grid, state, styled, trials
-from harness.plain import PlainView
-from harness.told import REASON_LIMIT, TITLE_LIMIT, Board, Clock, Deaf, Heading, duration, figure
 
 __all__ = ["Heading", "LiveView", "PlainView", "open_view"]
 
@@ -158,9 +158,8 @@ class LiveView:
         what = styled((one_line(title, TITLE_LIMIT), "dim" if style == "dim" else ""))
         if reason:
             what.append(f"  {one_line(reason, REASON_LIMIT)}", "dim")
-        score = "" if val_bpb is None else figure(val_bpb)
         row = grid(5, -4, 13, -6, -7, 0, wrap=True)
-        row.add_row(self._stamp(), str(number), styled(word), score, styled((gained(gain), style)), what)
+        row.add_row(self._stamp(), str(number), styled(word), figure(val_bpb), styled((signed(gain), style)), what)
         self._print(row)
 
     def _print(self, row: Table) -> None:

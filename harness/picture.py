@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from harness.figures import amount, figure, signed
 from harness.text import one_line
+from harness.told import TITLE_LIMIT, Board, speed
 from harness.types import Progress, Verdict
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
     from rich.text import Text
-
-from harness.told import TITLE_LIMIT, Board, figure, short, speed
 
 KEPT_ROWS = 3
 
@@ -30,16 +30,16 @@ def state(board: Board) -> Table:
     """Best so far, what was made, and the last discoveries."""
     table = grid(6, 0)
     best, start = board.best, board.start
-    if best is None or best.val_bpb is None:
+    if best is None:
         table.add_row(dim("  best"), "no score yet" if start is None else f"{figure(start)}  the baseline")
     else:
-        less = "" if start is None else f"{start - best.val_bpb:.4f} below the baseline's {figure(start)}"
-        table.add_row(dim("  best"), styled((figure(best.val_bpb), "bold green"), f"  #{best.id:<4}  {less}"))
+        gain = "" if board.gain is None else f"{signed(board.gain)} over the baseline's {figure(start)}"
+        table.add_row(dim("  best"), styled((figure(best.val_bpb), "bold green"), f"  #{best.id:<4}  {gain}"))
     told = ", ".join(f"{n} {_PAST[verdict]}" for verdict in Verdict if (n := board.verdicts[verdict]))
     made = sum(board.verdicts.values())
     table.add_row(dim("  made"), f"{made} experiment{'' if made == 1 else 's'}{': ' if told else ''}{told}")
     for at, kept in enumerate(reversed(board.kept[-KEPT_ROWS:])):
-        line = styled(f"{figure(kept.val_bpb)}  #{kept.id:<4}  ", (gained(kept.gain), "green"))
+        line = styled(f"{figure(kept.val_bpb)}  #{kept.id:<4}  ", (signed(kept.gain), "green"))
         table.add_row(dim("" if at else "  kept"), line.append(f"  {one_line(kept.title, TITLE_LIMIT)}"))
     return table
 
@@ -60,9 +60,9 @@ def trials(board: Board, width: int, rows: int) -> RenderableType:
             styled(board.titles.get(job.experiment, "")),
             str(job.seed),
             _spent(progress, bar),
-            figure(progress.loss, most=100),
-            short(speed(progress)),
-            short(progress.steps),
+            figure(progress.loss, most=100) or "-",
+            amount(speed(progress)) or "-",
+            amount(progress.steps),
         )
     table.width = width - 3  # room for the ^C a terminal echoes, which would else wrap and shift the picture
     return Group(table, *([dim(f"        and {len(running) - rows} more")] if len(running) > rows else []))
@@ -101,8 +101,3 @@ def styled(*parts: str | tuple[str, str]) -> Text:
 def dim(word: str) -> Text:
     """Text that stands back."""
     return styled((word, "dim"))
-
-
-def gained(value: float | None) -> str:
-    """A gain with its sign; nothing for None."""
-    return "" if value is None else figure(value, 4, "+")

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING, Self, TextIO
+from typing import Self, TextIO
 
+from harness.figures import figure
 from harness.text import one_line
+from harness.told import REASON_LIMIT, TITLE_LIMIT, Clock, Deaf, Heading, speed
 from harness.types import Experiment, Job, Progress, Result
-
-if TYPE_CHECKING:
-    pass
-
-from harness.told import REASON_LIMIT, TITLE_LIMIT, Clock, Deaf, Heading, figure, speed
 
 PROGRESS_EVERY = 30.0
 """Seconds between two lines of progress of one trial."""
@@ -77,7 +74,7 @@ class PlainView:
     def experiment_opened(self, experiment: Experiment) -> None:
         self._line(
             f"opened {experiment.id}",
-            parent="-" if experiment.parent is None else experiment.parent,
+            parent="" if experiment.parent is None else experiment.parent,
             researcher=one_line(experiment.researcher, TITLE_LIMIT),
             title=_quoted(experiment.title, TITLE_LIMIT),
         )
@@ -85,7 +82,7 @@ class PlainView:
     def experiment_judged(self, experiment: Experiment) -> None:
         self._line(
             f"judged {experiment.id}",
-            verdict=experiment.verdict.value if experiment.verdict else "-",
+            verdict=experiment.verdict.value if experiment.verdict else "",
             val_bpb=figure(experiment.val_bpb, 6),
             gain=figure(experiment.gain, 6, "+"),
             title=_quoted(experiment.title, TITLE_LIMIT),
@@ -94,7 +91,7 @@ class PlainView:
 
     def _line(self, event: str, **values: object) -> None:
         stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self._now()))
-        pairs = " ".join(f"{key}={value}" for key, value in values.items())
+        pairs = " ".join(f"{key}={str(value) or '-'}" for key, value in values.items())
         self._stream.write(f"{stamp} {event} {pairs}\n")
         self._stream.flush()
 

@@ -14,11 +14,16 @@ from harness.ledger import Ledger, Series
 from harness.text import one_line
 
 
+def ledger_path(root: Path) -> Path:
+    """Where the ledger of a checkout lies, below its top."""
+    return root / "results" / "ledger.db"
+
+
 def find_root(folder: Path) -> Path:
     """Top of the checkout that `folder` is in, by its ledger. Raises LedgerError if there is none."""
     folder = folder.absolute()
     for place in (folder, *folder.parents):
-        if (place / "results" / "ledger.db").exists():
+        if ledger_path(place).exists():
             return place
         if (place / ".git").exists():
             break  # what lies above is not ours

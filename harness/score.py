@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,13 +39,13 @@ def score(
     raise typer.Exit(0 if result.ok else 1)
 
 
-def measure(folder: Path, asked: dict[str, str], environ: os._Environ[str]) -> Result:
+def measure(folder: Path, asked: dict[str, str], environ: Mapping[str, str]) -> Result:
     """The score as a result. Raises `HarnessError` where the folder or the corpus cannot be used."""
     import asyncio
     import shutil
     import tempfile
 
-    from harness import corpora
+    from harness import corpora, machine
     from harness.errors import CorpusError, UsageError
     from harness.ruler import Ruler
     from harness.scoring.session import Bench, Failure
@@ -73,8 +74,9 @@ def measure(folder: Path, asked: dict[str, str], environ: os._Environ[str]) -> R
                 f"Corpus {facts['corpus']} is not prepared for scale {facts['scale']}",
                 f"python prepare.py --corpus {facts['corpus']} --scale {facts['scale']}",
             )
-        bench = Bench(corpus, facts["corpus"], size, facts["scale"], facts["device"], environ)
-        scored = asyncio.run(run(bench, room, Path(scratch), gpu=0 if facts["device"] == "cuda" else None))
+        device = machine.pick_device(facts["device"], visible=environ.get("CUDA_VISIBLE_DEVICES"))
+        bench = Bench(corpus, facts["corpus"], size, facts["scale"], device.kind, environ)
+        scored = asyncio.run(run(bench, room, Path(scratch), gpu=device.gpus[0] if device.gpus else None))
     if isinstance(scored, Failure):
         return Result(scored.outcome, scored.reason)
     return Result(

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.board import duration, megabytes, signed
 from harness.errors import GitError
+from harness.figures import duration, figure, megabytes, signed
 from harness.ledger import Ledger
-from harness.reading import find_root, find_series, reading
+from harness.reading import find_root, find_series, ledger_path, reading
 from harness.standings import lineage
 from harness.text import one_line, printable, tail_bytes
 from harness.types import Experiment, Trial
@@ -42,7 +42,7 @@ def show(
 
     with reading():
         root = find_root(Path.cwd())
-        with Ledger.open(root / "results" / "ledger.db", readonly=True) as ledger:
+        with Ledger.open(ledger_path(root), readonly=True) as ledger:
             name = find_series(ledger, tag).tag
             experiment = ledger.experiment(name, number)
             known = {(name, one.id): one for one in ledger.experiments(name)}
@@ -90,8 +90,8 @@ def _idea(experiment: Experiment, line: list[Experiment]) -> Iterator[Renderable
 def _score(experiment: Experiment) -> str:
     if experiment.val_bpb is None:
         return "none"
-    error = "" if experiment.stderr is None else f" ± {experiment.stderr:.4f}"
-    return f"{experiment.val_bpb:.4f}{error}"
+    error = "" if experiment.stderr is None else f" ± {figure(experiment.stderr)}"
+    return figure(experiment.val_bpb) + error
 
 
 def _trials(experiment: Experiment) -> Iterator[RenderableType]:
@@ -114,7 +114,7 @@ def _trial(trial: Trial) -> list[str]:
         str(trial.attempt),
         str(trial.seed),
         result.outcome.replace("_", " "),
-        "" if result.val_bpb is None else f"{result.val_bpb:.6f}",
+        figure(result.val_bpb, 6),
         str(result.steps),
         "" if speed is None else f"{speed:,.0f}",
         duration(result.total_seconds),
@@ -162,10 +162,10 @@ def _log(path: Path) -> Iterator[Text]:
 
 
 def _evidence(root: Path, folder: Path, experiment: Experiment) -> Iterator[Text]:
+    from harness.git import Repository
+
     for attempt in experiment.attempts:
-        ref = f"refs/autoresearch/{experiment.tag}/{experiment.id:04d}" + (
-            f"-{attempt.number}" if attempt.number > 1 else ""
-        )
+        ref = Repository.attempt_ref(experiment.tag, experiment.id, attempt.number)
         yield _text(f"git show {one_line(ref, LINE)}    {attempt.commit[:12]}")
     for place in sorted(folder.glob("a*-s*")):
         yield _text(_relative(place, root) + "/")

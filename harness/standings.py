@@ -46,14 +46,19 @@ class Standings:
 
     @property
     def baseline(self) -> Standing | None:
-        return next((row for row in self.rows if row.experiment.parent is None), None)
+        """That of the incumbent's tag; of the best tag while there is none."""
+        best = self.incumbent
+        tags = {row.experiment.tag for row in self.rows} if best is None else {best.experiment.tag}
+        return next((row for row in self.rows if row.experiment.parent is None and row.experiment.tag in tags), None)
 
     @property
     def incumbent(self) -> Standing | None:
-        """Of the kept ones, that with the most kept ones before it; the lower score where tags meet."""
-        known = {(row.experiment.tag, row.experiment.id): row.experiment for row in self.rows}
-        kept = [row for row in self.rows if row.kept and row.experiment.val_bpb is not None]
-        return max(kept, key=lambda row: len(lineage(row.experiment, known)), default=None)
+        """The tag's, see `incumbent`; where tags meet, the one with the lowest score."""
+        tags: dict[str, list[Experiment]] = {}
+        for row in self.rows:
+            tags.setdefault(row.experiment.tag, []).append(row.experiment)
+        last = {(one.tag, one.id) for members in tags.values() if (one := incumbent(members))}
+        return next((row for row in self.rows if (row.experiment.tag, row.experiment.id) in last), None)
 
     @property
     def tags(self) -> int:
@@ -76,6 +81,15 @@ def standings(experiments: Iterable[Experiment]) -> list[Standings]:
     for experiment in experiments:
         arenas.setdefault(experiment.arena, []).append(experiment)
     return [Standings(arena, tuple(_ranked(members))) for arena, members in arenas.items()]
+
+
+def incumbent(experiments: Iterable[Experiment]) -> Experiment | None:
+    """Of the experiments of one tag, the last one kept: the head of the branch, whatever an older one scored.
+
+    A keep's parent is the keep before it, so the last one has the highest number.
+    """
+    kept = (experiment for experiment in experiments if experiment.verdict is Verdict.KEEP)
+    return max(kept, key=lambda experiment: experiment.id, default=None)
 
 
 def lineage(experiment: Experiment, known: Mapping[tuple[str, int], Experiment]) -> list[Experiment]:

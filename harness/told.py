@@ -1,19 +1,17 @@
-"""What a view was told of a run so far, and how its figures are written."""
+"""What a view was told of a run so far."""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self, TextIO
+from typing import Any, Self, TextIO
 
+from harness.judge import gain
+from harness.standings import incumbent
 from harness.text import one_line
 from harness.types import Experiment, Job, Progress, Result, Verdict
-
-if TYPE_CHECKING:
-    pass
 
 Clock = Callable[[], float]
 
@@ -31,34 +29,6 @@ class Heading:
     """The stop condition in words, as they follow the word until: `07:00`, `100 experiments`."""
     past: Sequence[Experiment] = ()
     """Experiments of the tag that were made before; counted, not announced."""
-
-
-def figure(value: object, digits: int = 4, sign: str = "", most: float = 1e9) -> str:
-    """`1.7203`; `-` for None or no number, `nan` and `inf` as they are, `1.23e+05` from `most` on."""
-    if not isinstance(value, int | float):
-        return "-"
-    if not math.isfinite(value) or abs(value) >= most:
-        return f"{value:{sign}.3g}"
-    return f"{value:{sign}.{digits}f}"
-
-
-def short(count: float | None) -> str:
-    """A count in at most six characters: `812`, `54.6k`, `1.72M`; `-` for None."""
-    if count is None or not math.isfinite(count):
-        return "-"
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if count >= size:
-            scaled = count / (1e3 if unit == "k" else size)
-            return f"{scaled:.1f}{unit}" if scaled >= 10 else f"{scaled:.2f}{unit}"
-    return f"{count:,.0f}"
-
-
-def duration(seconds: float) -> str:
-    """`48 s`, `12 min`, `7 h 05 min`."""
-    whole = max(0, int(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    return f"{whole // 60} min" if whole < 3600 else f"{whole // 3600} h {whole // 60 % 60:02d} min"
 
 
 def speed(progress: Progress) -> float | None:
@@ -134,6 +104,10 @@ class Board:
 
     @property
     def best(self) -> Experiment | None:
-        """The kept experiment of the lowest mean; None while it is the baseline."""
-        scored = [(e.val_bpb, e.id, e) for e in self.kept if e.val_bpb is not None]
-        return min(scored)[2] if scored else None
+        """The incumbent; None while it is the baseline."""
+        return incumbent(self.kept)
+
+    @property
+    def gain(self) -> float | None:
+        """Of the best over the baseline, on the seeds that both have."""
+        return gain(self.best.scores, self.baseline) if self.best else None

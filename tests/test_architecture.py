@@ -14,7 +14,7 @@ PACKAGE = ROOT / "harness"
 
 ROOMS = [
     {"types", "errors", "settings", "text"},
-    {"ruler", "clock", "machine", "libraries", "hyperparameters", "summary"},
+    {"ruler", "clock", "machine", "libraries", "hyperparameters", "summary", "figures", "proof"},
     {"ledger", "git", "judge", "corpora", "researchers", "sandbox", "tsv", "history"},
     {"feeder", "scoring", "told", "standings"},
     {"runners", "picture", "plain", "live", "board"},

@@ -47,6 +47,12 @@ def test_logits_that_are_not_finite_give_a_loss_that_is_not(poison: float) -> No
     assert not np.isfinite(losses(logits, np.array([1]))).any()
 
 
+@pytest.mark.parametrize("offset", [1e3, 1e6, 1e30])
+def test_an_offset_common_to_all_logits_changes_no_loss(offset: float) -> None:
+    logits = np.full((3, 2048), offset, np.float32)
+    np.testing.assert_allclose(losses(logits, np.arange(3)), math.log(2048), rtol=1e-6)
+
+
 def test_bfloat16_is_widened_exactly() -> None:
     values = torch.randn(1000, generator=torch.Generator().manual_seed(0)).bfloat16()
     raw = values.view(torch.uint16).numpy()

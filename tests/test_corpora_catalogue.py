@@ -66,7 +66,7 @@ def test_a_corpus_is_frozen_until_it_is_rebuilt(file: Path, tmp_path: Path) -> N
     file.write_text(text(2), "utf-8")
     lines: list[str] = []
     assert prepare(str(file), VOCAB, tmp_path / "cache", say=lines.append) == first
-    assert "changed since. --rebuild" in lines[1]
+    assert lines[1].endswith(f"changed since. Prepare it anew: python prepare.py --corpus '{file}' --rebuild")
     rebuilt = prepared(file, tmp_path / "cache", rebuild=True)
     assert rebuilt.folder == first.folder
     assert rebuilt.identity != first.identity

@@ -157,7 +157,7 @@ def test_a_steps_budget_hands_out_so_many_batches(feeding):
         events = trainer.events()
     assert [status for status, *_ in replies] == [BATCH, BATCH, BATCH, END, END]
     assert [progress for *_, progress in replies] == pytest.approx([0, 1 / 3, 2 / 3, 1, 1])
-    assert [event["event"] for event in events if event["event"] != "progress"] == ["start", "end", "stopped"]
+    assert [event["event"] for event in events if event["event"] != "progress"] == ["start", "end", "stopped", "closed"]
     assert (events[-1]["steps"], events[-1]["tokens"]) == (3, 3 * CONTEXT)
 
 
@@ -280,6 +280,19 @@ def test_a_trainer_that_leaves_early_is_reported_with_how_far_it_came(feeding):
         trainer.hang_up()
         last = trainer.events()[-1]
     assert (last["event"], last["steps"], last["tokens"], last["fraction"]) == ("closed", 2, 4 * CONTEXT, 0.2)
+
+
+def test_work_after_the_end_is_seen(feeding):
+    with feeding("cpu:0.05") as trainer:
+        while trainer.ask(CONTEXT)[0] == BATCH:
+            pass
+        until = time.process_time() + 0.5
+        while time.process_time() < until:
+            pass
+        trainer.hang_up()
+        stopped, closed = trainer.events()[-2:]
+    assert (stopped["event"], closed["event"]) == ("stopped", "closed")
+    assert closed["seconds"] - stopped["seconds"] > 0.4
 
 
 def test_it_ends_when_the_harness_is_gone(feeding):

@@ -69,14 +69,14 @@ def until(process: subprocess.Popen[str], words: str) -> None:
 
 
 def trial_processes(cache: Path) -> list[str]:
-    """Command lines of processes that belong to trials of this cache."""
+    """Command lines of all that works with this cache: trainers, feeders, servers, scorers, supervisors."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             text = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
         except OSError:
             continue
-        if str(cache / "scratch").encode() in text:
+        if str(cache).encode() in text:
             found.append((process / "cmdline").read_text())
     return found
 

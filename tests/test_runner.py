@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +14,13 @@ from conftest import TRAIN
 
 from harness.errors import HarnessError
 from harness.machine import Slot
-from harness.runners.local import Limits, LocalRunner
+from harness.runners.limits import Limits
+from harness.runners.local import LocalRunner
+from harness.sandbox.supervisor import descendants
 from harness.scoring.session import Bench
 from harness.types import Job, Outcome, Progress, Result
 
-LIMITS = Limits(start=60, train=60, save=60)
+LIMITS = Limits(start=60, train=60, save=60, score=60)
 
 
 @pytest.fixture
@@ -139,7 +142,7 @@ def test_each_way_to_end_has_its_outcome(run, case: str) -> None:
 
 def test_one_that_never_asks_for_a_batch_is_ended_at_the_limit(run) -> None:
     result = run(
-        changed("    config = {", "    import time; time.sleep(600)\n    config = {"), limits=Limits(6, 60, 60)
+        changed("    config = {", "    import time; time.sleep(600)\n    config = {"), limits=Limits(6, 60, 60, 60)
     )
     assert result.outcome is Outcome.TIMEOUT
     assert "no batch within 6 s" in result.reason
@@ -147,16 +150,81 @@ def test_one_that_never_asks_for_a_batch_is_ended_at_the_limit(run) -> None:
 
 def test_one_that_sleeps_through_its_budget_is_ended_at_the_limit(run) -> None:
     source = changed("        loss =", "        import time; time.sleep(600)\n        loss =")
-    result = run(source, budget="cpu:30", limits=Limits(60, 2, 60))
+    result = run(source, budget="cpu:30", limits=Limits(60, 2, 60, 60))
     assert result.outcome is Outcome.TIMEOUT
     assert "of its budget in 2 s" in result.reason
 
 
 def test_one_that_goes_on_after_its_budget_is_ended_at_the_limit(run) -> None:
     source = changed("    save_checkpoint", "    import time; time.sleep(600)\n    save_checkpoint")
-    result = run(source, limits=Limits(60, 60, 2))
+    result = run(source, limits=Limits(60, 60, 2, 60))
     assert result.outcome is Outcome.TIMEOUT
     assert "after its budget" in result.reason
+
+
+def test_training_on_kept_batches_after_the_budget_is_found_out(run) -> None:
+    source = changed(
+        "    save_checkpoint",
+        "    import time\n    until = time.process_time() + 4\n"
+        "    while time.process_time() < until:\n"
+        "        F.cross_entropy(model(x).flatten(0, 1), y.flatten()).backward()\n"
+        "    save_checkpoint",
+    )
+    result = run(source, budget="cpu:1")
+    assert result.outcome is Outcome.TIMEOUT
+    assert "after it knew" in result.reason
+
+
+def test_training_on_one_batch_without_asking_again_is_found_out(run) -> None:
+    source = changed(
+        "        loss =",
+        "        import time\n        until = time.process_time() + 4\n"
+        "        while step == 3 and time.process_time() < until: pass\n        loss =",
+    )
+    result = run(source, budget="cpu:1")
+    assert result.outcome is Outcome.TIMEOUT
+    assert "before it asked" in result.reason
+
+
+@pytest.mark.parametrize("victim", ["feeder", "supervisor"])
+def test_a_trial_whose_helper_is_killed_is_lost_and_never_recorded(run, tmp_path: Path, victim: str) -> None:
+    killing = {
+        "supervisor": "    import os; os.kill(os.getppid(), 9)\n",
+        "feeder": "    import os, signal\n    for p in os.listdir('/proc'):\n        try:\n"
+        "            if b'harness.feeder' in open(f'/proc/{p}/cmdline', 'rb').read() and "
+        f"b'{tmp_path.parent.name}' in open(f'/proc/{{p}}/cmdline', 'rb').read(): os.kill(int(p), 9)\n"
+        "        except OSError: pass\n    import time; time.sleep(1)\n",
+    }[victim]
+    result = run(changed("    config = {", killing + "    config = {"))
+    assert result.outcome is Outcome.LOST, result
+    assert victim in result.reason
+    assert not (tmp_path / "trial/result.json").exists()
+
+
+def test_a_folder_too_deep_for_python_hurts_nobody(run, tmp_path: Path) -> None:
+    digging = "    import os\n    for _ in range(1500): os.mkdir('d'); os.chdir('d')\n    raise KeyError('dug')\n"
+    assert run(changed("    config = {", digging + "    config = {")).outcome is Outcome.CRASH
+    assert not any((tmp_path / "scratch").iterdir())
+
+
+def test_a_checkpoint_that_is_nonsense_is_a_bad_artifact(run) -> None:
+    source = changed(
+        "    save_checkpoint(model, config)",
+        "    from prepare import OUT\n    save_checkpoint(model, config)\n"
+        "    (OUT / 'config.json').write_text('[' * 60000)",
+    )
+    assert run(source).outcome is Outcome.BAD_ARTIFACT
+
+
+def test_a_forward_that_gives_no_tensor_is_told_apart(run) -> None:
+    source = changed(
+        "def build_model(config):\n    return nn.Sequential(",
+        "class Pair(nn.Sequential):\n    def forward(self, x):\n        y = super().forward(x)\n"
+        "        return y if self.training else (y, None)\n\n\ndef build_model(config):\n    return Pair(",
+    )
+    result = run(source)
+    assert result.outcome is Outcome.BAD_ARTIFACT
+    assert "no tensor" in result.reason
 
 
 def test_printed_scores_and_forged_files_change_nothing(run, tmp_path: Path) -> None:
@@ -186,7 +254,7 @@ def test_nonsense_in_the_log_is_ignored(run, tmp_path: Path) -> None:
 
 def test_a_feeder_that_fails_is_no_fault_of_the_text(bench: Bench, ruler: str, tmp_path: Path) -> None:
     class Gone:
-        identity = "gone"
+        folder, identity = bench.corpus.folder, bench.corpus.identity
 
         def shards(self, split: str) -> list[Path]:
             return [tmp_path / "no such shard"]
@@ -200,7 +268,21 @@ def test_a_feeder_that_fails_is_no_fault_of_the_text(bench: Bench, ruler: str, t
         asyncio.run(go())
 
 
+def test_a_corpus_that_was_rebuilt_in_mid_night_stops_it(bench: Bench, ruler: str, tmp_path: Path) -> None:
+    class Before:
+        folder, identity = bench.corpus.folder, "text-before"
+
+    async def go() -> Result:
+        runner = LocalRunner(replace(bench, corpus=Before()), "steps:6", [Slot((0,))], tmp_path / "scratch", LIMITS)  # type: ignore[arg-type]
+        return await runner.run(Job("t", 0, 1, 0, 1, TRAIN, ruler, tmp_path / "trial"), lambda progress: None)
+
+    with pytest.raises(HarnessError, match="text-before"):
+        asyncio.run(go())
+
+
 def test_a_cancelled_trial_leaves_no_process(bench: Bench, ruler: str, tmp_path: Path) -> None:
+    before = set(descendants(os.getpid()))
+
     async def go() -> None:
         runner = LocalRunner(bench, "cpu:600", [Slot((0,))], tmp_path / "scratch", LIMITS)
         training = asyncio.Event()
@@ -217,11 +299,5 @@ def test_a_cancelled_trial_leaves_no_process(bench: Bench, ruler: str, tmp_path:
             await task
 
     asyncio.run(go())
-    mine = str(tmp_path).encode()
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            environ = (process / "environ").read_bytes()
-        except OSError:
-            continue
-        assert mine not in environ, process
+    assert not set(descendants(os.getpid())) - before
     assert not any((tmp_path / "scratch").iterdir())

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from harness.sandbox.process import Command, Supervised, environment
+from harness.sandbox.scratch import remove
 from harness.sandbox.supervisor import HEAD_BYTES, TAIL_BYTES
 
 
@@ -129,6 +130,21 @@ def test_the_whole_tree_ends_when_the_harness_is_killed(tmp_path: Path) -> None:
     driver.kill()
     driver.wait()
     wait_until_gone(pid)
+
+
+def test_the_command_ends_when_its_supervisor_is_killed(tmp_path: Path) -> None:
+    code = "import os, time; open('pid', 'w').write(f'{os.getpid()}\\n'); os.kill(os.getppid(), 9); time.sleep(600)"
+    ended = run(tmp_path, code)
+    assert ended.code is None
+    wait_until_gone(int(read_line(tmp_path / "pid")))
+
+
+def test_a_folder_too_deep_for_python_is_removed(tmp_path: Path) -> None:
+    deep = "import os\nfor _ in range(1500):\n    os.mkdir('d')\n    os.chdir('d')"
+    (tmp_path / "scratch").mkdir()
+    subprocess.run([sys.executable, "-c", deep], cwd=tmp_path / "scratch", check=True)
+    remove(tmp_path / "scratch")
+    assert not (tmp_path / "scratch").exists()
 
 
 def test_output_is_capped_and_its_end_is_kept(tmp_path: Path) -> None:

@@ -140,8 +140,8 @@ def hang_up(server: Server, number: int, batch: np.ndarray) -> None:
 
 REFUSED = {
     "a wrong shape": (lambda s, n, b: s.reply(n, wire.FLOAT32, b.shape[0], 1, VOCAB), "bad_artifact", "shape"),
-    "another type": (lambda s, n, b: s.reply(n, wire.OTHER, *b.shape, VOCAB), "bad_artifact", "neither"),
-    "a type that does not exist": (lambda s, n, b: s.reply(n, 77, *b.shape, VOCAB), "bad_artifact", "neither"),
+    "another type": (lambda s, n, b: s.reply(n, wire.OTHER, *b.shape, VOCAB), "bad_artifact", "no tensor"),
+    "a type that does not exist": (lambda s, n, b: s.reply(n, 77, *b.shape, VOCAB), "bad_artifact", "no tensor"),
     "another chunk's number": (lambda s, n, b: s.reply(n + 1, 0, *b.shape, VOCAB), "bad_artifact", "protocol"),
     "noise": (lambda s, n, b: s.sock.sendall(os.urandom(wire.REPLY.size)), "bad_artifact", "protocol"),
     "half a reply": (lambda s, n, b: (s.sock.sendall(b"AR"), hang_up(s, n, b)), "bad_artifact", "ended"),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from harness.corpora.alone import alone
 from harness.corpora.build import build
-from harness.corpora.corpus import Corpus, load
+from harness.corpora.corpus import Corpus, load, mend
 from harness.corpora.manifest import MANIFEST, folder_name
 from harness.corpora.source import Say, Source, stamp_of
 from harness.corpora.tokenizer import check_vocab
@@ -64,10 +64,11 @@ def prepare(
     source = source_of(spec, cache, mirror, say)
     folder = _folder(source, vocab, cache)
     if not rebuild and (corpus := _complete(folder)):
-        _say_ready(corpus, source, say)
+        _say_ready(corpus, source, spec, say)
         return corpus
     say(f"Preparing corpus {spec} with a vocabulary of {vocab:,} in {folder}")
-    with _disk_errors(folder), _lock(folder, say):
+    lock, busy = folder.with_name(folder.name + ".lock"), "  Another process prepares this corpus; waiting for it."
+    with _disk_errors(folder), alone(lock, say, busy):
         if not rebuild and (corpus := _complete(folder)):
             return corpus
         corpus = _build(source, spec, vocab, folder, rebuild, say)
@@ -83,10 +84,11 @@ def _complete(folder: Path) -> Corpus | None:
     return load(folder) if (folder / MANIFEST).exists() else None
 
 
-def _say_ready(corpus: Corpus, source: Source, say: Say) -> None:
+def _say_ready(corpus: Corpus, source: Source, spec: str, say: Say) -> None:
     say(f"Nothing to prepare: {corpus}")
     if corpus.manifest.stamp != stamp_of(source):
-        say("  Its text has changed since. --rebuild takes the new one; scores on it compare with no old ones.")
+        say(f"  Its text has changed since. {mend(spec)}")
+        say("  Scores on the new text compare with no old ones.")
 
 
 def _build(source: Source, spec: str, vocab: int, folder: Path, rebuild: bool, say: Say) -> Corpus:
@@ -105,19 +107,6 @@ def _build(source: Source, spec: str, vocab: int, folder: Path, rebuild: bool, s
 
 def _building(folder: Path) -> Path:
     return folder.with_name(folder.name + ".building")
-
-
-@contextmanager
-def _lock(folder: Path, say: Say) -> Iterator[None]:
-    """One process at a time prepares a corpus; the lock goes with its holder, however that ends."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(folder.name + ".lock").open("wb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say("  Another process prepares this corpus; waiting for it.")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.corpora.fetch import Download, fetch
+from harness.corpora.parquet import check_column, texts
 from harness.corpora.source import Say, Split, Unit
 from harness.errors import CorpusError, UsageError
 
@@ -23,9 +24,6 @@ LAST = 6542
 
 KEPT_BYTES = 90_000_000
 """Of UTF-8 text that is read of val, and of holdout: about 20 M tokens, ten times what a score takes."""
-
-BATCH = 1024
-"""Documents that are in memory at once."""
 
 MAGIC = b"PAR1"
 """Stands at both ends of a parquet file."""
@@ -91,7 +89,7 @@ def reachable(mirror: str | None = None, seconds: float = 5.0) -> bool:
 
 
 def documents(path: Path, limit: int | None = None) -> Iterator[str]:
-    """Texts of a shard in its order, `BATCH` of them in memory.
+    """Texts of a shard in its order, a batch of them in memory.
 
     Stops after the one that fills `limit` bytes of UTF-8. Texts that are empty are left out.
 
@@ -101,20 +99,12 @@ def documents(path: Path, limit: int | None = None) -> Iterator[str]:
 
     left = limit
     try:
-        for text in _texts(path):
+        for text in filter(None, texts(path)):
             yield text
             if left is not None and (left := left - len(text.encode())) <= 0:
                 return
     except (pa.ArrowException, OSError, UnicodeError) as error:
         raise CorpusError(f"{path} is damaged: {error}", "Delete it; it is fetched anew.") from error
-
-
-def _texts(path: Path) -> Iterator[str]:
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=BATCH, columns=["text"]):
-            yield from filter(None, batch.column(0).to_pylist())
 
 
 def check_shard(path: Path) -> None:
@@ -136,13 +126,8 @@ def check_shard(path: Path) -> None:
 
 
 def _check_contents(path: Path, parquet: pq.ParquetFile, footer: int) -> None:
-    """Columns, rows, and that the column chunks end where the footer begins: bytes lost between are seen."""
-    import pyarrow.types as types
-
-    fields = {field.name: field.type for field in parquet.schema_arrow}
-    kind = fields.get("text")
-    if kind is None or not (types.is_string(kind) or types.is_large_string(kind)):
-        raise CorpusError(f"{path.name} has no column `text` of strings, but: {', '.join(fields) or 'none'}")
+    """Column, rows, and that the column chunks end where the footer begins: bytes lost between are seen."""
+    check_column(path, parquet)
     if not parquet.metadata.num_rows:
         raise CorpusError(f"{path.name} has no rows")
     if _end_of_data(parquet) > path.stat().st_size - footer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,8 +107,8 @@ def load(folder: Path) -> Corpus:
 
 
 def mend(spec: str = "CORPUS") -> str:
-    """What to do about a corpus that is damaged."""
-    return f"Prepare it anew: python prepare.py --corpus {spec} --rebuild"
+    """What to do about a corpus that is damaged, or whose text has changed."""
+    return f"Prepare it anew: python prepare.py --corpus {shlex.quote(spec)} --rebuild"
 
 
 def _size(folder: Path, entry: File) -> int | None:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from harness.corpora.parquet import texts
 from harness.errors import CorpusError
 
 BLOCK = 1 << 20
@@ -111,18 +112,10 @@ def _jsonl(file: Path, length: int) -> Iterator[str]:
 def _parquet(file: Path, length: int) -> Iterator[str]:
     """The column `text`, nulls left out."""
     import pyarrow as arrow
-    import pyarrow.parquet as parquet
 
     try:
-        with parquet.ParquetFile(file) as table:
-            kind = table.schema_arrow.field("text").type
-            if not (arrow.types.is_string(kind) or arrow.types.is_large_string(kind)):
-                raise CorpusError(f"The column `text` of {file} is {kind}, no text.", "Write it as strings.")
-            for batch in table.iter_batches(batch_size=256, columns=["text"]):
-                yield from (text for text in batch.column(0).to_pylist() if text is not None)
-    except KeyError as error:
-        raise CorpusError(f"{file} has no column `text`.", "Rename the column that holds the text.") from error
-    except arrow.ArrowException as error:
+        yield from texts(file)
+    except (arrow.ArrowException, UnicodeError) as error:
         raise CorpusError(f"{file} cannot be read as parquet: {error}.", "Write it again, or take it out.") from error
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import random
 import re
 import shutil
@@ -19,6 +18,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from harness.corpora.alone import alone
 from harness.corpora.arriving import Board, Part, Version, open_board
 from harness.corpora.source import Say
 from harness.errors import CorpusError
@@ -91,7 +91,8 @@ def fetch(
         folder.mkdir(parents=True, exist_ok=True)
         if not _missing(files, folder, say):
             return  # also where nothing can be written
-        with _alone(folder, say):
+        # Two processes that write one part would spoil it.
+        with alone(folder / ".lock", say, f"another process fetches into {folder}; waiting for it"):
             if not (missing := _missing(files, folder, say)):
                 return  # the other process had them all
             say(f"fetching {len(missing)} of {len(files)} files into {folder}")
@@ -141,18 +142,6 @@ async def _fetch_all(
         except ExceptionGroup as errors:  # the first to fail has ended the others
             first = errors.exceptions[0]
             raise first from first.__cause__
-
-
-@contextlib.contextmanager
-def _alone(folder: Path, say: Say) -> Iterator[None]:
-    """Two processes that write one part would spoil it."""
-    with (folder / ".lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"another process fetches into {folder}; waiting for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 @contextlib.contextmanager

@@ -1,58 +1,33 @@
-"""Trials on this machine: feeder, trainer, scorer and model server, started, watched and ended.
-
-What a trial gets is decided here and nowhere else: its slot, its limits, its outcome. The outcome follows from
-what trusted processes report and from exit codes, never from text that `train.py` printed.
-"""
+"""Trials on this machine: which slot each gets, what is tried again, and what is recorded."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import errno
-import json
-import math
-import shutil
-import socket
-import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+from harness.corpora import load
 from harness.errors import HarnessError
-from harness.machine import Slot
-from harness.ruler import Budget, parse_budget
+from harness.machine import Slot, disk_free_mb
+from harness.ruler import parse_budget
 from harness.runners import record
+from harness.runners.limits import Limits
 from harness.runners.places import Places
-from harness.sandbox.process import Command, Exit, Module, Supervised, environment
-from harness.scoring.artifact import BadArtifact, take, take_checkpoint
-from harness.scoring.session import Bench, Failure, last_line, score, visible
+from harness.runners.trial import LocalTrial
+from harness.sandbox.scratch import remove
+from harness.scoring.session import Bench
 from harness.summary import block
-from harness.text import tail_bytes
-from harness.types import Job, Outcome, Progress, Result, Watch
+from harness.types import Job, Outcome, Result, Watch
 
-EXIT_OUT_OF_MEMORY, EXIT_DISK_FULL = 77, 78
-"""How `prepare.py` ends a trainer for which memory or disk ran out."""
-LOG_BYTES = 1 << 23
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Wall seconds of each phase, whatever the clock of the budget says. Fixed: they need no baseline."""
-
-    start: float
-    """From the start of the process to the first batch: imports, building, compiling."""
-    train: float
-    save: float
-    """From the end of the budget to the end of the process: averaging and saving."""
-
-    @classmethod
-    def of(cls, budget: Budget, device: str) -> Limits:
-        # A wall budget ends by itself at the next batch; a process may also sleep on a CPU budget.
-        train = {"wall": budget.amount + 60, "cpu": 8 * budget.amount + 60, "steps": 6 * 3600.0}[budget.kind]
-        return cls(900.0, train, 120.0) if device == "cuda" else cls(120.0, train, 30.0)
+TRIES = 2
+"""Of a trial that was lost by no fault of its own."""
+ROOM_MB = 200
+"""Free space below which a full disk is the machine's, whatever a trial has done."""
 
 
 class LocalRunner:
@@ -61,254 +36,62 @@ class LocalRunner:
     def __init__(
         self, bench: Bench, budget: str, slots: Sequence[Slot], scratch: Path, limits: Limits | None = None
     ) -> None:
-        """`scratch` is a folder of this night alone; what is left in it by an earlier death is removed."""
+        """`scratch` is a folder of this night alone; what an earlier death left in it is removed."""
         self.bench, self.budget, self.slots = bench, budget, len(slots)
         self.limits = limits or Limits.of(parse_budget(budget), bench.device)
         self._places = Places(slots)
+        remove(scratch)
+        scratch.mkdir(parents=True, mode=0o700, exist_ok=True)
         self._scratch = scratch
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir(parents=True, mode=0o700)
 
     async def run(self, job: Job, watch: Watch) -> Result:
-        """Run one trial to its end, or take it up from its record if it ended before."""
+        """Run one trial to its end, or take it up from its record if it ended before.
+
+        Raises `HarnessError` if the machine cannot go on: the disk is full, the corpus was changed.
+        """
         key = record.key(job, f"{self.budget} {self.bench.corpus.identity} {self.bench.scale_name}")
         if found := record.read(job.folder, key):
             return found
+        self._see_that_the_corpus_stays()
         # Further seeds of an experiment under way go before new experiments: they decide sooner.
         async with self._places.take((job.experiment, job.index)) as slot:
-            beside = self._places.taken - 1
-            shutil.rmtree(job.folder, ignore_errors=True)
-            job.folder.mkdir(parents=True)
-            scratch = Path(tempfile.mkdtemp(dir=self._scratch, prefix="trial-"))
-            started = time.monotonic()
-            try:
-                result = await _Trial(self, job, slot, scratch, watch).run()
-            except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                    raise
-                result = Result(Outcome.DISK, f"no space left: {error.filename or job.folder}")
-            finally:
-                shutil.rmtree(scratch, ignore_errors=True)
+            beside, started = self._places.taken - 1, time.monotonic()
+            for _ in range(TRIES):
+                result = await self._attempt(job, slot, watch)
+                if result.outcome is not Outcome.LOST:
+                    break
             result = replace(result, total_seconds=time.monotonic() - started, beside=beside)
-            with contextlib.suppress(OSError):  # a full disk; the ledger has the result all the same
-                (job.folder / "summary.txt").write_text(block(result))
-                record.write(job.folder, key, result)
+            if result.outcome not in (Outcome.LOST, Outcome.DISK):  # another time they may end otherwise
+                with contextlib.suppress(OSError):  # a full disk; the ledger has the result all the same
+                    (job.folder / "summary.txt").write_text(block(result))
+                    record.write(job.folder, key, result)
             return result
 
-
-@dataclass(slots=True)
-class _Feed:
-    """What the feeder said of a trial."""
-
-    started: bool = False
-    ended: bool = False
-    """The budget is spent."""
-    steps: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    fraction: float = 0.0
-
-
-class _Trial:
-    """One trial, phase by phase."""
-
-    def __init__(self, runner: LocalRunner, job: Job, slot: Slot, scratch: Path, watch: Watch) -> None:
-        self._bench, self._budget, self._limits = runner.bench, runner.budget, runner.limits
-        self._job, self._slot, self._scratch, self._watch = job, slot, scratch, watch
-        self._out = scratch / "out"
-        self._feed = _Feed()
-
-    async def run(self) -> Result:
-        """Train, take the checkpoint, score."""
-        self._show("starting")
-        ended, late = await self._train()
-        claims = self._keep_log()
-        feed = self._feed
-        result = Result(
-            outcome=Outcome.OK,
-            training_seconds=feed.seconds if feed.started else None,
-            tokens=feed.tokens,
-            steps=feed.steps,
-            peak_memory_mb=claims.get("peak_memory_mb") if self._slot.gpu is not None else ended.max_rss_mb,
-            claimed_mfu=claims.get("mfu"),
-        )
-        if failure := self._failure(ended, late):
-            return replace(result, outcome=failure.outcome, reason=failure.reason)
-        checkpoint = self._job.folder / "checkpoint"
+    async def _attempt(self, job: Job, slot: Slot, watch: Watch) -> Result:
+        scratch: Path | None = None
         try:
-            params = await asyncio.to_thread(take_checkpoint, self._out, checkpoint)
-        except BadArtifact as error:
-            return replace(result, outcome=Outcome.BAD_ARTIFACT, reason=str(error))
-        self._show("scoring")
-        (checkpoint / "train.py").write_text(self._job.source, encoding="utf-8", newline="")
-        (checkpoint / "prepare.py").write_text(self._job.ruler, encoding="utf-8", newline="")
-        (checkpoint / "trial.json").write_text(json.dumps(self._facts(), indent=1))
-        scored = await score(self._bench, checkpoint, self._scratch, self._slot.cores, self._slot.gpu)
-        if isinstance(scored, Failure):
-            return replace(result, outcome=scored.outcome, reason=scored.reason, params=params)
-        return replace(result, val_bpb=scored.val_bpb, params=params, scoring_seconds=scored.seconds)
-
-    async def _train(self) -> tuple[Exit, str]:
-        """How the trainer ended; and which limit it passed, "" if none."""
-        (self._scratch / "train.py").write_text(self._job.source, encoding="utf-8", newline="")
-        (self._scratch / "prepare.py").write_text(self._job.ruler, encoding="utf-8", newline="")
-        self._out.mkdir()
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            trainer = await Supervised.start(self._command(theirs))
-            try:
-                feeder = await self._start_feeder(ours, trainer.pid)
-            except BaseException:
-                await trainer.end()
-                raise
-        late = ""
-        try:
-            async with asyncio.timeout(self._limits.start) as limit:
-                following = asyncio.create_task(self._follow(feeder, limit))
-                try:
-                    await trainer.wait()
-                    await following  # the feeder sees the trainer hang up, and says how far it came
-                finally:
-                    following.cancel()
-        except TimeoutError:
-            late = self._late()
+            await asyncio.to_thread(remove, job.folder)
+            job.folder.mkdir(parents=True, exist_ok=True)
+            scratch = Path(tempfile.mkdtemp(dir=self._scratch, prefix="trial-"))
+            trial = LocalTrial(self.bench, self.budget, self.limits, job, slot, scratch, watch)
+            return await trial.run()
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise HarnessError(f"Trial {job.name} cannot be run: {error}", f"Look at {job.folder}.") from error
+            full = error
         finally:
-            ended = await trainer.end()
-            fault = await feeder.end()
-        if fault > 0:  # a fault of ours, not of the text: an exception, so that no experiment is blamed
-            log = self._job.folder / "feeder.log"
-            raise HarnessError(f"The feeder of trial {self._job.name} failed: {tail_bytes(log, 2000).strip()}")
-        return ended, late
+            if scratch is not None:
+                await asyncio.to_thread(remove, scratch)
+        # The trial's own files are gone by now: if there is still no room, every other would fail as well.
+        if min(disk_free_mb(job.folder), disk_free_mb(self._scratch)) < ROOM_MB:
+            raise HarnessError(f"The disk is full at {full.filename or job.folder}.", "Make room, and start again.")
+        return Result(Outcome.DISK, f"no space was left: {full.filename or job.folder}")
 
-    def _command(self, sock: socket.socket) -> Command:
-        env = environment(
-            self._scratch,
-            self._bench.environ,
-            AUTORESEARCH_SCALE=self._bench.scale_name,
-            AUTORESEARCH_BUDGET=self._budget,
-            AUTORESEARCH_SEED=str(self._job.seed),
-            AUTORESEARCH_DEVICE=self._bench.device,
-            AUTORESEARCH_OUT=str(self._out),
-            AUTORESEARCH_FEED=str(sock.fileno()),
-            OMP_NUM_THREADS=str(max(1, len(self._slot.cores))),
-            **visible(self._slot.gpu),
-        )
-        return Command(
-            argv=[sys.executable, "train.py"],
-            cwd=self._scratch,
-            output=self._job.folder / "output.log",
-            env=env,
-            cores=self._slot.cores,
-            fds=[sock.fileno()],
-        )
-
-    async def _start_feeder(self, sock: socket.socket, root: int) -> Module:
-        spec = {
-            "shards": [str(path) for path in self._bench.corpus.shards("train")],
-            "context": self._bench.scale.context,
-            "seed": self._job.seed,
-            "budget": self._budget,
-            "root": root,
-            "socket": sock.fileno(),
-        }
-        return await Module.start(
-            "harness.feeder",
-            spec,
-            environ=self._bench.environ,
-            errors=self._job.folder / "feeder.log",
-            fds=[sock.fileno()],
-            cores=self._slot.cores,
-        )
-
-    async def _follow(self, feeder: Module, limit: asyncio.Timeout) -> None:
-        """Take in what the feeder says, and move the limit with each phase."""
-        now = asyncio.get_running_loop().time
-        feed = self._feed
-        async for said in feeder.lines():
-            event = said["event"]
-            if event == "start":
-                feed.started = True
-                limit.reschedule(now() + self._limits.train)
-            else:
-                feed.steps, feed.tokens = said["steps"], said["tokens"]
-                feed.seconds, feed.fraction = said["seconds"], said["fraction"]
-            if event == "end":
-                feed.ended = True
-                limit.reschedule(now() + self._limits.save)
-            self._show("saving" if feed.ended else "training")
-
-    def _late(self) -> str:
-        feed, limits = self._feed, self._limits
-        if not feed.started:
-            return f"asked for no batch within {limits.start:.0f} s of its start"
-        if not feed.ended:
-            return f"spent {feed.fraction:.0%} of its budget in {limits.train:.0f} s of wall time, and was ended"
-        return f"did not end within {limits.save:.0f} s after its budget was spent"
-
-    def _failure(self, ended: Exit, late: str) -> Failure | None:
-        """What went wrong in training, by exit code and feeder; None if nothing did."""
-        feed, output = self._feed, self._job.folder / "output.log"
-        if late:
-            return Failure(Outcome.TIMEOUT, late)
-        if ended.code == EXIT_OUT_OF_MEMORY:
-            return Failure(Outcome.OOM, last_line(output))
-        if ended.code == EXIT_DISK_FULL:
-            return Failure(Outcome.DISK, last_line(output))
-        if ended.code == -9:
-            return Failure(Outcome.OOM, "killed by the system, as it does when memory runs out")
-        if ended.code is None:
-            return Failure(Outcome.LOST, "its supervisor was killed")
-        if ended.code:
-            how = f"exit code {ended.code}" if ended.code > 0 else f"signal {-ended.code}"
-            return Failure(Outcome.CRASH, f"{last_line(output)} ({how})")
-        if not feed.started:
-            return Failure(Outcome.INVALID, "ended without asking for a batch: train.py must iterate over batches()")
-        if not feed.ended:
-            return Failure(Outcome.INVALID, f"ended by itself after {feed.fraction:.0%} of its budget")
-        if not (self._out / "model.safetensors").is_file():
-            return Failure(Outcome.INVALID, "ended without a checkpoint: train.py must call save_checkpoint()")
-        return None
-
-    def _facts(self) -> dict[str, object]:
-        """What `harness.score` needs to measure the checkpoint again."""
-        return {
-            "corpus": self._bench.corpus_spec,
-            "scale": self._bench.scale_name,
-            "device": self._bench.device,
-            "budget": self._budget,
-            "seed": self._job.seed,
-            "training_seconds": self._feed.seconds,
-            "tokens": self._feed.tokens,
-            "steps": self._feed.steps,
-        }
-
-    def _keep_log(self) -> Mapping[str, float]:
-        """Keep what the trainer logged; returns its last claims."""
-        with contextlib.suppress(BadArtifact):
-            take(self._out / "log.jsonl", self._job.folder / "log.jsonl", LOG_BYTES)
-        return last_claims(self._out / "log.jsonl", 1 << 16)
-
-    def _show(self, phase: str) -> None:
-        claims = last_claims(self._out / "log.jsonl", 4096) if phase == "training" else {}
-        feed = self._feed
-        self._watch(Progress(phase, feed.fraction, feed.steps, feed.tokens, feed.seconds, claims.get("loss"), claims))
-
-
-def last_claims(path: Path, size: int) -> dict[str, float]:
-    """The numbers of a trainer's log, the latest of each name, read from its last `size` bytes; {} if unreadable."""
-    claims: dict[str, float] = {}
-    try:
-        lines = tail_bytes(path, size).splitlines()
-    except OSError:
-        return claims
-    for line in lines:
-        with contextlib.suppress(ValueError, RecursionError):  # the first may be cut, any may be nonsense
-            claims.update(_numbers(json.loads(line)))
-    return claims
-
-
-def _numbers(said: Any) -> dict[str, float]:
-    if not isinstance(said, dict) or len(said) > 64:
-        return {}
-    numbers = {name[:40]: value for name, value in said.items() if type(value) in (int, float)}
-    return {name: float(value) for name, value in numbers.items() if abs(value) < 1e300 and math.isfinite(value)}
+    def _see_that_the_corpus_stays(self) -> None:
+        """Raise `HarnessError` if it was rebuilt since this runner was made: its scores would not compare."""
+        now = load(self.bench.corpus.folder).identity
+        if now != self.bench.corpus.identity:
+            raise HarnessError(
+                f"The corpus was rebuilt in mid-night: it was {self.bench.corpus.identity} and is {now}.",
+                "Begin another series with --tag; what is finished stays.",
+            )

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import importlib.util
 import json
 import os
 import sys
+import sysconfig
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,11 +57,10 @@ class Exit:
 
 def environment(scratch: Path, source: Mapping[str, str], **extra: str) -> dict[str, str]:
     """What an untrusted process gets as environment: an allowlist, and a home of its own in `scratch`."""
-    passed = {name: source[name] for name in PASSED if name in source}
+    far = os.pathsep.join(far_libraries())
     return {
-        "PATH": os.defpath,
-        "LANG": "C.UTF-8",
-        **passed,
+        **allowed(source),
+        **({"PYTHONPATH": far} if far else {}),
         "HOME": str(scratch),
         "TMPDIR": str(scratch),
         "XDG_CACHE_HOME": str(scratch / ".cache"),
@@ -71,6 +73,20 @@ def environment(scratch: Path, source: Mapping[str, str], **extra: str) -> dict[
         "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
         **extra,
     }
+
+
+def allowed(source: Mapping[str, str]) -> dict[str, str]:
+    """What any child may see of an environment."""
+    return {"PATH": os.defpath, "LANG": "C.UTF-8", **{name: source[name] for name in PASSED if name in source}}
+
+
+@functools.cache
+def far_libraries() -> tuple[str, ...]:
+    """Folders of what a trial imports, where Python would not look by itself: a user's own, or from PYTHONPATH."""
+    found = [importlib.util.find_spec(name) for name in ("torch", "numpy", "safetensors")]
+    folders = dict.fromkeys(str(Path(spec.origin).parents[1]) for spec in found if spec and spec.origin)
+    near = {os.path.realpath(sysconfig.get_path(name)) for name in ("purelib", "platlib")}
+    return tuple(folder for folder in folders if os.path.realpath(folder) not in near)
 
 
 class Supervised:
@@ -93,7 +109,8 @@ class Supervised:
             "limits": dict(command.limits),
         }
         argv = [sys.executable, "-I", "-S", str(SUPERVISOR), json.dumps(spec)]
-        return cls(await _spawn(argv, {"PATH": os.defpath, "LANG": "C.UTF-8"}, command.fds))
+        with open(os.devnull, "wb") as nowhere:
+            return cls(await _spawn(argv, allowed({}), command.fds, stderr=nowhere.fileno()))
 
     @property
     def pid(self) -> int:
@@ -138,14 +155,17 @@ class Module:
         *,
         environ: Mapping[str, str],
         errors: Path,
+        extra: Mapping[str, str] | None = None,
         fds: Sequence[int] = (),
         cores: Sequence[int] = (),
     ) -> Module:
-        """`python -m MODULE JSON`, with the given descriptors, on the given cores; what it says of errors
-        goes to a file."""
+        """`python -m MODULE JSON`, with the given descriptors, on the given cores.
+
+        Of `environ` it gets the allowlist, of `extra` all; what it writes to standard error goes to a file.
+        """
         # The harness that is running, wherever the user stands and whatever lies in that folder (-P).
-        env = {name: environ[name] for name in PASSED if name in environ}
-        env = {"PATH": os.defpath, **env, "PYTHONPATH": str(Path(__file__).parents[2])}
+        path = os.pathsep.join([str(Path(__file__).parents[2]), *far_libraries()])
+        env = {**allowed(environ), **(extra or {}), "PYTHONPATH": path}
         argv = [sys.executable, "-P", "-m", module, json.dumps(spec)]
         with errors.open("wb") as log:
             process = await _spawn(argv, env, fds, stderr=log.fileno())
@@ -171,7 +191,7 @@ class Module:
 
 
 async def _spawn(
-    argv: Sequence[str], env: Mapping[str, str], fds: Sequence[int], stderr: int | None = None
+    argv: Sequence[str], env: Mapping[str, str], fds: Sequence[int], stderr: int
 ) -> asyncio.subprocess.Process:
     try:
         return await asyncio.create_subprocess_exec(

@@ -24,7 +24,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-PR_SET_CHILD_SUBREAPER = 36
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 HEAD_BYTES = 1 << 19
 TAIL_BYTES = 1 << 19
 SWEEP_SECONDS = 10.0
@@ -87,10 +87,15 @@ def descendants(pid: int) -> list[int]:
 
 def start(spec: dict[str, Any], output: int) -> int:
     """Fork and execute the command in a process group of its own; returns its pid."""
+    libc, supervisor = ctypes.CDLL(None), os.getpid()
     pid = os.fork()
     if pid:
         return pid
     try:
+        # Dies with the supervisor, should that be killed; its own children do not, which a sandbox must see to.
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != supervisor:
+            os._exit(127)
         os.setsid()
         os.chdir(spec["cwd"])
         null = os.open(os.devnull, os.O_RDONLY)
@@ -204,7 +209,6 @@ def main() -> None:
         "code": None if status is None else os.waitstatus_to_exitcode(status),
         "cut": cut,
         "max_rss_mb": usage.ru_maxrss / 1024,
-        "left": len(children(os.getpid())),
     }
     with contextlib.suppress(BrokenPipeError):
         os.write(1, json.dumps(report).encode() + b"\n")

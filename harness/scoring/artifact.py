@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 CONFIG_BYTES = 1 << 16
 HEADER_BYTES = 1 << 24
-MODEL_BYTES = 1 << 33
-"""A model of 2 G parameters in fp32; beyond it the file is no model of this budget."""
+WIDEST = 8
+"""Bytes of one parameter at most."""
+MODEL_BYTES = 1 << 34
+"""A model of 4 G parameters in fp32; beyond it the file is no model of this budget."""
 
 
 class BadArtifact(Exception):
     """What a trial left cannot be taken; the text says which file and why."""
 
 
-def take(source: Path, target: Path, limit: int) -> int:
-    """Copy a regular file of at most `limit` bytes out of an untrusted folder; returns its size.
+class Missing(BadArtifact):
+    """It left no such file."""
 
-    A FIFO would hang `open`, a symlink would lead out of the folder, a sparse file would fill the disk: all are
-    refused (docs/trust.md). Raises `BadArtifact`; an `OSError` is ours (a full disk, say).
+
+@contextlib.contextmanager
+def opened(source: Path, limit: int) -> Iterator[BinaryIO]:
+    """A regular file of at most `limit` bytes in an untrusted folder, open for reading.
+
+    A FIFO would hang `open`, a symlink would lead out of the folder, a huge file would fill the disk: all are
+    refused (docs/trust.md). Raises `BadArtifact`.
     """
     try:
         fd = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
-        raise BadArtifact(f"{source.name} is missing") from None
+        raise Missing(f"{source.name} is missing") from None
     except OSError as error:
         raise BadArtifact(f"{source.name} cannot be opened: {error.strerror}") from None
     with os.fdopen(fd, "rb") as file:
@@ -36,28 +46,37 @@ def take(source: Path, target: Path, limit: int) -> int:
             raise BadArtifact(f"{source.name} is no regular file")
         if found.st_size > limit:
             raise BadArtifact(f"{source.name} has {found.st_size} bytes; at most {limit} are taken")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("wb") as copy:
-            left = found.st_size
-            while left and (piece := file.read(min(left, 1 << 20))):
-                copy.write(piece)
-                left -= len(piece)
-    return found.st_size
+        yield file
+
+
+def take(source: Path, target: Path, limit: int) -> None:
+    """Copy a regular file out of an untrusted folder. Raises `BadArtifact`; an `OSError` is ours (a full disk)."""
+    with opened(source, limit) as file:
+        _copy(file, target, limit)
 
 
 def take_checkpoint(source: Path, target: Path) -> int:
     """Copy `config.json` and `model.safetensors`; returns the number of parameters. Raises `BadArtifact`."""
     take(source / "config.json", target / "config.json", CONFIG_BYTES)
     check_config((target / "config.json").read_bytes())
-    take(source / "model.safetensors", target / "model.safetensors", MODEL_BYTES)
-    return parameters(target / "model.safetensors")
+    with opened(source / "model.safetensors", MODEL_BYTES) as file:
+        count = _count(file)
+        file.seek(0)
+        _copy(file, target / "model.safetensors", MODEL_BYTES)
+    return count
+
+
+def parameters(path: Path) -> int:
+    """Elements of all tensors of a safetensors file. Raises `BadArtifact`."""
+    with opened(path, MODEL_BYTES) as file:
+        return _count(file)
 
 
 def check_config(raw: bytes) -> None:
     """The config must be a flat JSON object: what `build_model` gets."""
     try:
         config = json.loads(raw)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadArtifact(f"config.json is no JSON: {error}") from None
     if not isinstance(config, dict):
         raise BadArtifact("config.json is no object")
@@ -66,22 +85,40 @@ def check_config(raw: bytes) -> None:
             raise BadArtifact(f"config.json is not flat: {name[:80]!r} holds a {type(value).__name__}")
 
 
-def parameters(path: Path) -> int:
-    """Elements of all tensors by the header of a safetensors file (8 bytes of length, then JSON).
+def _count(file: BinaryIO) -> int:
+    """Elements of all tensors, by the header: 8 bytes of its length, then JSON. Tensors are not read.
 
-    The format: https://github.com/huggingface/safetensors. Tensors are not read.
+    The format: https://github.com/huggingface/safetensors.
     """
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if not 2 <= length <= HEADER_BYTES:
-            raise BadArtifact(f"model.safetensors has a header of {length} bytes")
-        raw = file.read(length)
+    size = os.fstat(file.fileno()).st_size
+    length = int.from_bytes(file.read(8), "little")
+    if not 2 <= length <= min(HEADER_BYTES, size - 8):
+        raise BadArtifact(f"model.safetensors has a header of {length} bytes")
     try:
-        header = json.loads(raw)
+        header = json.loads(file.read(length))
         shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
-        count = sum(math.prod(int(size) for size in shape) for shape in shapes)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise BadArtifact(f"model.safetensors has a header that cannot be read: {error}") from None
-    if count <= 0 or any(size < 0 for shape in shapes for size in shape):
-        raise BadArtifact("model.safetensors holds no parameters")
+        count = sum(_elements(shape, size) for shape in shapes)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise BadArtifact(f"model.safetensors has a header that cannot be read: {str(error)[:200]}") from None
+    data = size - 8 - length
+    if not 0 < count <= data <= WIDEST * count:
+        raise BadArtifact(f"model.safetensors says that it holds {count} parameters, and has {data} bytes of data")
     return count
+
+
+def _elements(shape: object, most: int) -> int:
+    """Product of the sizes. Raises ValueError for what is no shape of at most `most` elements."""
+    if not isinstance(shape, list) or len(shape) > 16:
+        raise ValueError("a shape is a list of at most 16 sizes")
+    if any(type(size) is not int or not 0 <= size <= most for size in shape):
+        raise ValueError("a size is a whole number that the file has room for")
+    return math.prod(shape)
+
+
+def _copy(file: BinaryIO, target: Path, limit: int) -> None:
+    """At most `limit` bytes, though the file may still grow."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("wb") as copy:
+        while limit and (piece := file.read(min(limit, 1 << 20))):
+            copy.write(piece)
+            limit -= len(piece)

@@ -43,12 +43,12 @@ def losses(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> NDArray[n
 
     Logits that are not finite give a loss that is not finite; the caller looks for it.
     """
-    chosen = logits[np.arange(len(targets)), targets]
-    top = logits.max(axis=1)
     with np.errstate(invalid="ignore", over="ignore"):
-        logits -= top[:, None]
+        # First of all the offset: added to a sum of exponentials, a large one would swallow its logarithm.
+        logits -= logits.max(axis=1)[:, None]
+        chosen = logits[np.arange(len(targets)), targets]
         np.exp(logits, out=logits)
-        result: NDArray[np.float32] = np.log(logits.sum(axis=1)) + top - chosen
+        result: NDArray[np.float32] = np.log(logits.sum(axis=1)) - chosen
     return result
 
 
@@ -56,7 +56,7 @@ def losses_on_device(logits: Any, targets: NDArray[np.int64], device: str) -> ND
     """The same as `losses` by torch on a GPU. `logits` is a float32 or bfloat16 tensor [n, vocab] of the host."""
     import torch
 
-    wide = logits.to(device, non_blocking=True).float()
+    wide = logits.to(device, copy=True).float()  # a private copy, whoever else can write to the original
     chosen = torch.from_numpy(targets).to(device)
     result: NDArray[np.float32] = torch.nn.functional.cross_entropy(wide, chosen, reduction="none").cpu().numpy()
     return result

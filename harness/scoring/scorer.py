@@ -90,8 +90,11 @@ class Client:
             os.close(logit_fd)
             sock.settimeout(CHUNK_SECONDS)
 
-    def logits(self, number: int, tokens: NDArray[np.uint16]) -> tuple[int, bytes]:
-        """Type and a private copy of the logits of `tokens` [rows, context]. Raises `Refused`."""
+    def logits(self, number: int, tokens: NDArray[np.uint16]) -> tuple[int, memoryview]:
+        """Type of the logits of `tokens` [rows, context], and where they lie. Raises `Refused`.
+
+        The server can still write there: copy them before use.
+        """
         raw = tokens.tobytes()
         self._tokens[: len(raw)] = raw
         with refusing("while its model was asked"):
@@ -104,8 +107,9 @@ class Client:
         if tuple(found) != wanted:
             raise Refused("bad_artifact", f"logits have shape {tuple(found)}, not [B, T, V] = {wanted}")
         if kind not in wire.WIDTH:
-            raise Refused("bad_artifact", "logits are neither float32 nor bfloat16")
-        return kind, self._logits[: len(tokens) * self._shape.context * self._shape.vocab * wire.WIDTH[kind]]
+            raise Refused("bad_artifact", "logits are no tensor of float32 or bfloat16")
+        size = len(tokens) * self._shape.context * self._shape.vocab * wire.WIDTH[kind]
+        return kind, memoryview(self._logits)[:size]
 
 
 class refusing:
@@ -124,21 +128,25 @@ class refusing:
             raise Refused("bad_artifact", f"the model server ended {self._stage}") from None
 
 
-def loss_function(device: str) -> Callable[[int, bytes, NDArray[np.int64]], NDArray[np.float32]]:
+LossOf = Callable[[int, memoryview, NDArray[np.int64]], NDArray[np.float32]]
+"""From type and place of logits, and targets [n], to losses [n]; takes one private copy of the logits first."""
+
+
+def loss_function(device: str) -> LossOf:
     """By numpy on a CPU, where importing torch would cost more than the sums; by torch on a GPU."""
 
-    def on_host(kind: int, raw: bytes, targets: NDArray[np.int64]) -> NDArray[np.float32]:
+    def on_host(kind: int, raw: memoryview, targets: NDArray[np.int64]) -> NDArray[np.float32]:
         if kind == wire.BFLOAT16:
             logits = bits.widen(np.frombuffer(raw, np.uint16))
         else:
-            logits = np.frombuffer(bytearray(raw), np.float32)
+            logits = np.frombuffer(raw, np.float32).copy()
         return bits.losses(logits.reshape(len(targets), -1), targets)
 
-    def on_device(kind: int, raw: bytes, targets: NDArray[np.int64]) -> NDArray[np.float32]:
+    def on_device(kind: int, raw: memoryview, targets: NDArray[np.int64]) -> NDArray[np.float32]:
         import torch
 
         dtype = torch.bfloat16 if kind == wire.BFLOAT16 else torch.float32
-        logits = torch.frombuffer(bytearray(raw), dtype=dtype).view(len(targets), -1)
+        logits = torch.frombuffer(raw, dtype=dtype).view(len(targets), -1)
         return bits.losses_on_device(logits, targets, device)
 
     return on_host if device == "cpu" else on_device

@@ -54,8 +54,11 @@ def serve(sock: socket.socket, model: torch.nn.Module, device: str, wire: Any) -
             return
         batch = torch.from_numpy(tokens[: rows * context].astype(np.int64)).view(rows, context)
         answer = model(batch.to(device))
-        kind = {torch.float32: wire.FLOAT32, torch.bfloat16: wire.BFLOAT16}.get(answer.dtype, wire.OTHER)
-        shape = tuple(answer.shape)
+        if isinstance(answer, torch.Tensor):
+            kind = {torch.float32: wire.FLOAT32, torch.bfloat16: wire.BFLOAT16}.get(answer.dtype, wire.OTHER)
+            shape = tuple(answer.shape)
+        else:
+            kind, shape = wire.OTHER, (rows, context, vocab)
         if kind != wire.OTHER and shape == (rows, context, vocab):
             raw = answer.detach().contiguous().cpu().view(torch.uint8).numpy().reshape(-1)
             logits[: raw.size] = raw

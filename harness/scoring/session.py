@@ -28,8 +28,6 @@ from harness.types import Outcome, Score
 SCORER = 1
 """Version of the scorer: part of the arena. Raise it with every change that can move a score."""
 SERVER = Path(__file__).with_name("server.py")
-SCORING_SECONDS = {"cpu": 90.0, "cuda": 300.0}
-"""A model that takes longer is too slow to be worth its training."""
 BUILDING = "before its model was built"
 """How the scorer's reason ends while the server has seen no token of the split."""
 
@@ -58,10 +56,16 @@ class Bench:
 
 
 async def score(
-    bench: Bench, folder: Path, scratch: Path, cores: Sequence[int] = (), gpu: int | None = None
+    bench: Bench,
+    folder: Path,
+    scratch: Path,
+    cores: Sequence[int] = (),
+    gpu: int | None = None,
+    limit: float | None = None,
 ) -> Score | Failure:
     """Score the checkpoint that lies in `folder`: model.safetensors, config.json, train.py, prepare.py.
 
+    `limit` in seconds; None: as long as it takes.
     The model server works on a copy in `scratch`. `server.log` and `scorer.log` are left in `folder`; the former
     may hold text of the split and is shown to no researcher.
     """
@@ -75,7 +79,7 @@ async def score(
         server = await _serve(bench, folder, scratch, theirs, cores, gpu)
         theirs.close()  # so that each side sees the other hang up
         try:
-            answer = await _ask(bench, folder, ours, cores, gpu)
+            answer = await _ask(bench, folder, ours, cores, gpu, limit)
         finally:
             ended = await server.end()
     if "val_bpb" in answer:
@@ -94,7 +98,7 @@ async def _serve(
 ) -> Supervised:
     room = Path(tempfile.mkdtemp(prefix="server-", dir=scratch))
     for name in ("train.py", "prepare.py", "config.json", "model.safetensors"):
-        shutil.copyfile(folder / name, room / name)
+        await asyncio.to_thread(shutil.copyfile, folder / name, room / name)
     spec = {
         "socket": sock.fileno(),
         "device": bench.device,
@@ -114,7 +118,7 @@ async def _serve(
 
 
 async def _ask(
-    bench: Bench, folder: Path, sock: socket.socket, cores: Sequence[int], gpu: int | None
+    bench: Bench, folder: Path, sock: socket.socket, cores: Sequence[int], gpu: int | None, limit: float | None
 ) -> dict[str, Any]:
     spec = {
         "socket": sock.fileno(),
@@ -126,17 +130,21 @@ async def _ask(
         "token_bytes": bench.corpus.token_bytes().tolist(),
     }
     log = folder / "scorer.log"
-    environ = {**bench.environ, **visible(gpu)}
     scorer = await Module.start(
-        "harness.scoring.scorer", spec, environ=environ, errors=log, fds=[sock.fileno()], cores=cores
+        "harness.scoring.scorer",
+        spec,
+        environ=bench.environ,
+        extra=visible(gpu),
+        errors=log,
+        fds=[sock.fileno()],
+        cores=cores,
     )
     try:
-        async with asyncio.timeout(SCORING_SECONDS[bench.device]):
+        async with asyncio.timeout(limit):
             async for line in scorer.lines():
                 return line
     except TimeoutError:
-        seconds = SCORING_SECONDS[bench.device]
-        return {"outcome": "timeout", "reason": f"scoring took longer than {seconds:.0f} s: the model is too slow"}
+        return {"outcome": "timeout", "reason": f"scoring took longer than {limit:.0f} s: the model is too slow"}
     finally:
         await scorer.end()
     # A fault of ours, not of the model: an exception, so that no experiment is blamed.

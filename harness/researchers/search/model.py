@@ -21,7 +21,7 @@ from harness.researchers.search.evidence import Point
 from harness.researchers.search.space import Array, Space
 from harness.researchers.search.variances import Rest, fit_variances
 
-LENGTH = 0.4
+LENGTH = 0.3
 """Of a range, over which an effect keeps its direction."""
 NOMINAL = 0.3
 """Correlation of two words or switches."""

@@ -88,7 +88,9 @@ class Search:
             source = hyperparameters.edit(task.source, self._scale, _changed(task, idea.values))
             if source in self._handed_out or history.tried(source) is not None:
                 continue
-            self._handed_out[source] = replace(task.incumbent, id=-1, values=idea.values, scores={})
+            self._handed_out[source] = replace(
+                task.incumbent, id=-1, values={**task.incumbent.values, **idea.values}, scores={}
+            )
             return self._proposal(task, idea, source)
         raise NoProposal(
             "every setting within the ranges of train.py was tried",
@@ -111,7 +113,12 @@ class Search:
         start = next((point for point in points if point.id == incumbent.id), None)
         if start is None:
             raise NoProposal("the incumbent has no score to start from", "Wait until its trials are done.")
-        self._handed_out = {t: p for t, p in self._handed_out.items() if history.tried(t) is None}
+        recorded = {(point.code, frozenset(point.values.items())) for point in points}
+        self._handed_out = {
+            text: point
+            for text, point in self._handed_out.items()
+            if (point.code, frozenset(point.values.items())) not in recorded
+        }
         return Task(source, start, (*points, *self._handed_out.values()), space)
 
     def _rank(self, task: Task) -> list[Idea]:

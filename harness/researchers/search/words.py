@@ -9,6 +9,7 @@ from harness.hyperparameters import Hyperparameter, Value
 from harness.researchers.search.evidence import Change
 
 LONGEST = 79
+MORE = ("none", "one", "two", "three")
 SPELLING = {
     "adam": "Adam",
     "adamw": "AdamW",
@@ -98,7 +99,7 @@ def title(steps: Sequence[Step]) -> str:
     """As in `Matrix LR 0.04 -> 0.055, cool-down 0.5 -> 0.65`; below 80 characters."""
     for count in range(len(steps), 0, -1):
         parts = [f"{spoken(s.item.name)} {_shown(s.item.value)} -> {_shown(s.new)}" for s in steps[:count]]
-        rest = f", and {len(steps) - count} more" if count < len(steps) else ""
+        rest = f", and {MORE[len(steps) - count]} more" if count < len(steps) else ""
         text = ", ".join(parts) + rest
         if len(text) <= LONGEST:
             return text[0].upper() + text[1:]
@@ -152,16 +153,20 @@ def _deed(steps: Sequence[Step]) -> str:
 
 def _fact(step: Step, past: Sequence[Change]) -> str:
     """What the past says of one step: its own direction first, then the opposite one; empty if nothing."""
-    told = [change for change in past if step.item.name in change.old and _known(change)]
-    alone = [change for change in told if len(change.new) == 1] or told
-    same = [change for change in alone if _same(step, change)]
-    other = [change for change in alone if not _same(step, change)]
+    moved = [change for change in past if step.item.name in change.old]
+    told = sorted((change for change in moved if _known(change)), key=lambda change: len(change.new) > 1)
+    same = [change for change in told if _same(step, change)]
+    other = [change for change in told if not _same(step, change)]
     if same:
-        best = max(same, key=lambda change: -1.0 if change.gain is None else change.gain)
+        alone = [change for change in same if len(change.new) == 1] or same
+        best = max(alone, key=lambda change: -1.0 if change.gain is None else change.gain)
         return f"{_report(step.item.name, best)}; {_then(step, best)}."
     if other:
+        report = _report(step.item.name, other[0])
+        if any(_same(step, change) for change in moved):
+            return f"{report}."
         rest = f"{_shown(step.new)} is untried" if step.up is None else "the opposite direction is untried"
-        return f"{_report(step.item.name, other[-1])}; {rest}."
+        return f"{report}; {rest}."
     return ""
 
 
