@@ -5,6 +5,9 @@ The ledger is right and the others follow it. All of it is called from one threa
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+
 from harness import tsv
 from harness.errors import GitError
 from harness.git import Repository, message
@@ -32,7 +35,18 @@ class Books:
         if lost:
             self._view.say(f"{trials(lost)} of the last run had no result: to be run again")
         self._follow(self.past.incumbent())
+        noted = self._repository.noted()
+        for experiment in self._ledger.experiments(self._tag):
+            if experiment.verdict and experiment.commit not in noted:
+                self._note(experiment)
         self._list()
+
+    def program_hash(self) -> str:
+        """Of program.md as it is now; "" if it cannot be read."""
+        try:
+            return hashlib.sha256((self._settings.root / "program.md").read_bytes()).hexdigest()[:12]
+        except OSError:
+            return ""
 
     def open(self, proposal: Proposal, researcher: str, program_hash: str) -> Experiment:
         """Give a proposal its row and number, before any work on it."""
@@ -63,15 +77,13 @@ class Books:
     def settle(self, experiment: Experiment, verdict: Verdict, reason: str, gain: float | None) -> None:
         """Write the verdict; everything else follows it."""
         judged = self._ledger.judge(self._tag, experiment.id, verdict, reason, gain)
-        if judged.commit:
-            score = "" if judged.val_bpb is None else f"val_bpb: {judged.val_bpb:.6f}\n"
-            self._repository.note(judged.commit, f"{score}verdict: {verdict}\nreason: {reason}\n")
-        if verdict is Verdict.KEEP:
-            try:
+        try:
+            self._note(judged)
+            if verdict is Verdict.KEEP:
                 self._follow(judged)
-            except GitError as error:  # a hand has moved it or stands on it: no reason to end the night
-                self._view.say(f"The branch stays behind until the next start. {error}")
-                self._ledger.event(self._tag, "branch", str(error))
+        except GitError as error:  # a hand has moved the branch, say: no reason to end the night
+            self._view.say(f"Git stays behind until the next start. {error}")
+            self._ledger.event(self._tag, "git", str(error))
         self._clear(judged)
         self._list()
         self._view.experiment_judged(judged)
@@ -85,8 +97,16 @@ class Books:
         assert incumbent.commit is not None
         self._repository.advance(self._tag, incumbent.commit)
         shown = self._settings.workspace / "train.py"
-        shown.parent.mkdir(parents=True, exist_ok=True)
-        shown.write_text(self.past.source(incumbent.id), encoding="utf-8", newline="")
+        with contextlib.suppress(OSError):  # only to look at
+            shown.parent.mkdir(parents=True, exist_ok=True)
+            shown.write_text(self.past.source(incumbent.id), encoding="utf-8", newline="")
+
+    def _note(self, judged: Experiment) -> None:
+        """Write score and verdict beside the commit."""
+        if judged.commit:
+            score = "" if judged.val_bpb is None else f"val_bpb: {judged.val_bpb:.6f}\n"
+            text = f"{score}verdict: {judged.verdict}\nreason: {judged.reason}\n"
+            self._repository.note(judged.commit, text)
 
     def _list(self) -> None:
         tsv.write(self._settings.results / "results.tsv", self._ledger.experiments(self._tag))
@@ -99,7 +119,8 @@ class Books:
         ended = sorted((e for e in held if e.verdict), key=lambda e: (e.val_bpb is None, e.val_bpb))
         for experiment in ended[1 if ended and ended[0].val_bpb is not None else 0 :]:
             for weights in self._settings.folder(experiment.id).glob("a*-s*/checkpoint/model.safetensors"):
-                weights.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    weights.unlink()
             self._heavy.discard(experiment.id)
 
 

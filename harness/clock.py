@@ -52,27 +52,6 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def descendants(root: int) -> list[int]:
-    """All processes below `root`, parents before their children, `root` left out."""
-    found: list[int] = []
-    queue = children(root)
-    while queue:
-        pid = queue.pop(0)
-        found.append(pid)
-        queue += children(pid)
-    return found
-
-
-def tree_cpu_seconds(root: int) -> float:
-    """CPU seconds of `root` and all below it, ended and waited-for children included; 0 if it is gone.
-
-    A single look: what a process that ends meanwhile has used may be missing. `TreeClock` never goes back.
-    """
-    # Parents are read first: a child that is reaped between the two readings is missed, never counted twice.
-    times = [found for pid in [root, *descendants(root)] if (found := read_process(pid))]
-    return sum(found.own + found.reaped for found in times)
-
-
 class TreeClock:
     """CPU seconds that a process tree has used since this object was made. Never goes backwards."""
 

@@ -39,12 +39,15 @@ def judge(candidate: Scores, parent: Scores, noise: float | None, seeds: int) ->
     judgement without a verdict asks for one more trial, or for the noise where the candidate has all its trials.
     """
     better = gain(candidate, parent)
+    complete = len(candidate) >= seeds
+    if better is None and complete and noise is not None:
+        return Judgement(Verdict.DISCARD, "it has no seed in common with its parent")
     if better is None:
         return Judgement(None, "no seed in common yet")
     shared = len(candidate.keys() & parent.keys())
     if not better > 0:
         return Judgement(Verdict.DISCARD, f"{-better:.4f} worse than its parent over {_trials(shared)}", better)
-    if len(candidate) < seeds:
+    if not complete:
         return Judgement(None, f"{better:.4f} better over {_trials(shared)}: train one more seed", better)
     if noise is None:
         return Judgement(None, "the noise of the baseline is not known yet", better)

@@ -8,7 +8,6 @@ anywhere is resumed by starting the same coroutines again.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Coroutine
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any
 from harness.books import Books, trials
 from harness.errors import ContractError, HarnessError, NoProposal
 from harness.git import Repository
-from harness.hyperparameters import check
+from harness.hyperparameters import check, fingerprint
 from harness.judge import judge, spread
 from harness.ledger import Ledger
 from harness.settings import Settings
@@ -98,10 +97,12 @@ class Loop:
                 self.view.say(f"{self.researcher.name} had nothing new {FRUITLESS} times in a row: ending here")
                 return
             # One more than there are slots, so that none waits for a proposal.
-            while len(self._experiments) > self.runner.slots:
+            if len(self._experiments) > self.runner.slots:
                 await self._some_end()
+                continue
             number = await self.propose()
             made += 1
+            self._raise_faults()
             if number is not None:
                 self._start(self.experiment(number))
             elif self._experiments:
@@ -138,8 +139,7 @@ class Loop:
 
     async def propose(self) -> int | None:
         """Ask for an experiment and give it its row, commit and number; None if there is nothing to train."""
-        program = self.settings.root / "program.md"
-        digest = hashlib.sha256(program.read_bytes()).hexdigest()[:12] if program.exists() else ""
+        digest = self.books.program_hash()
         incumbent = self.books.past.incumbent().id
         try:
             proposal = await self.researcher.propose(self.books.past)
@@ -157,20 +157,36 @@ class Loop:
                 experiment, Verdict.DUPLICATE, f"the same text as #{earlier}, comments and layout apart", None
             )
             return None
+        if unfit := self._unfit(proposal):
+            self._dry += 1
+            self.books.settle(experiment, Verdict.NO_PROPOSAL, unfit, None)
+            return None
         self._dry = 0
         self.books.commit(experiment, proposal.source)
-        try:
-            check(proposal.source, self.settings.scale)
-        except ContractError as error:
-            self.books.settle(experiment, Verdict.FAILED, str(error), None)
-            return None
         return experiment.id
+
+    def _unfit(self, proposal: Proposal) -> str:
+        """Why a proposal cannot even be committed; "" if it can."""
+        try:
+            proposal.source.encode()
+        except UnicodeEncodeError as error:
+            return f"its text is not valid Unicode: {error.reason} at character {error.start}"
+        known = {e.id: e for e in self.ledger.experiments(self.tag)}
+        parent = known.get(proposal.parent)
+        if parent is None or not (parent.id == BASELINE or parent.verdict is Verdict.KEEP):
+            return f"it starts from #{proposal.parent}, which is not among those kept"
+        return ""
 
     async def experiment(self, number: int) -> None:
         """Train and judge one experiment, from wherever the ledger says it is."""
         experiment = self.ledger.experiment(self.tag, number)
         if experiment.last is None:  # killed between row and commit: its text is lost, its number stays
             self.books.settle(experiment, Verdict.NO_PROPOSAL, "the harness ended before its text was committed", None)
+            return
+        try:
+            check(self.books.past.source(number), self.settings.scale)
+        except ContractError as error:
+            self.books.settle(experiment, Verdict.FAILED, error.problem, None)
             return
         assert experiment.parent is not None
         parent = self.ledger.experiment(self.tag, experiment.parent)
@@ -220,9 +236,11 @@ class Loop:
             parent=incumbent.id,
             category=MERGE,
         )
-        earlier = self.books.past.tried(merged)
-        if earlier is not None and merged != theirs:
-            return f"and #{earlier} was already both together"
+        mark = fingerprint(merged)
+        for other in self.ledger.experiments(self.tag):
+            again = other.researcher == MERGE and other.parent == incumbent.id  # opened before a death
+            if other.last and other.last.source_hash == mark and (again or other.id != winner.id):
+                return f"and both together are #{other.id}"
         experiment = self.books.open(proposal, MERGE, winner.program_hash)
         self.books.commit(experiment, merged)
         self._start(self.experiment(experiment.id))
@@ -263,20 +281,28 @@ class Loop:
         watched: set[asyncio.Task[Any]] = set(self._experiments)
         if self._noise is not None and not self._noise.done():
             watched.add(self._noise)
-        done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
+        await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+        self._raise_faults()
+
+    def _raise_faults(self) -> None:
+        """Take out what has ended; raise what a task raised."""
+        for task in [task for task in self._experiments if task.done()]:
             self._experiments.discard(task)
             task.result()
+        if self._noise is not None and self._noise.done():
+            self._noise.result()
 
     async def _abandon(self) -> None:
         """End what still runs and mark it lost."""
         tasks: list[asyncio.Task[Any]] = [*self._experiments, *self._trials.values()]
         if self._noise is not None:
             tasks.append(self._noise)
-        running = [task for task in tasks if not task.done()]
-        for task in running:
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
-        lost = self.ledger.abandon(self.tag)
-        if lost:
-            self.view.say(f"{trials(lost)} abandoned")
+        try:
+            # Of those that are done too: an exception that nobody takes is printed over the view.
+            await asyncio.gather(*tasks, return_exceptions=True)
+        finally:
+            lost = self.ledger.abandon(self.tag)
+            if lost:
+                self.view.say(f"{trials(lost)} abandoned")

@@ -68,8 +68,18 @@ def research(
 async def until_stopped(loop: Loop) -> bool:
     """The night, ended early and in order by the first signal that asks for it."""
     night = asyncio.create_task(loop.night())
+    asked = False
+
+    def stop() -> None:
+        nonlocal asked
+        if asked:  # a second one must not cut short what ends the trials
+            loop.view.say("Stopping: the trials that run are being ended.")
+        else:
+            asked = True
+            night.cancel()
+
     for number in STOPPING:
-        asyncio.get_running_loop().add_signal_handler(number, night.cancel)
+        asyncio.get_running_loop().add_signal_handler(number, stop)
     try:
         await night
     except asyncio.CancelledError:
@@ -88,4 +98,4 @@ def report(settings: Settings) -> None:
     from harness.leaderboard import show
 
     show(settings.root, settings.tag)
-    print(f"Look closer: python -m harness.show N, git log autoresearch/{settings.tag}, {settings.results}/results.tsv")
+    print(f"Look closer: python -m harness.show N; git log HEAD..autoresearch/{settings.tag}")

@@ -70,8 +70,11 @@ def run(
     except HarnessError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 1
+    except OSError as error:
+        print(f"error: {error}\n  What is finished is in the ledger; mend this and start again.", file=sys.stderr)
+        code = 1
     except KeyboardInterrupt:
-        print("\nStopped before the first trial; what was prepared so far stays.", file=sys.stderr)
+        print("\nStopped. What is finished, or prepared, stays.", file=sys.stderr)
         code = 130
     raise typer.Exit(code)
 

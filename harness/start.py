@@ -66,7 +66,7 @@ def plan(asked: Asked, repository: Repository, ledger: Ledger, environ: Mapping[
     """Resolve every choice. Raises `HarnessError` where something asked for cannot be."""
     _check(asked)
     why: dict[str, str] = {}
-    tag = _tag(asked, ledger, now, why)
+    tag = _tag(asked, repository, ledger, now, why)
     repository.check_tag(tag)
     series = ledger.series(tag)
     if series is not None:
@@ -141,6 +141,8 @@ def begin(plan: Plan, arena: Arena, ledger: Ledger, repository: Repository) -> N
         )
     else:
         ledger.reopen(tag)
+        if _is_outdated(tag, repository, ledger):
+            print(f"  note       train.py has changed since {tag} began, and is not used; --tag NEW starts from it")
     if not ledger.experiments(tag):
         ledger.open_experiment(tag, arena.key, None, "Baseline", "train.py as it stands.", "baseline", "person")
     if not ledger.experiment(tag, 0).attempts:
@@ -167,15 +169,28 @@ def _check(asked: Asked) -> None:
         parse_budget(asked.budget)
 
 
-def _tag(asked: Asked, ledger: Ledger, now: float, why: dict[str, str]) -> str:
+def _tag(asked: Asked, repository: Repository, ledger: Ledger, now: float, why: dict[str, str]) -> str:
+    """The one asked for, the last unfinished one, or today's: gone on with as long as train.py is the one it had."""
     if asked.tag is not None:
         return asked.tag
     unfinished = ledger.last_unfinished()
     if unfinished is not None:
         why["tag"] = "the last one that is unfinished"
         return unfinished
-    why["tag"] = "today"
-    return today(now)
+    names = [today(now), *(today(now) + letter for letter in "bcdefghijklmnopqrstuvwxyz")]
+    tag = next((name for name in names if not _is_outdated(name, repository, ledger)), names[-1])
+    if ledger.series(tag) is not None:
+        why["tag"] = "today's, which goes on"
+    else:
+        why["tag"] = "today" if tag == names[0] else "today; train.py is not the one that the earlier ones began from"
+    return tag
+
+
+def _is_outdated(tag: str, repository: Repository, ledger: Ledger) -> bool:
+    """Whether a series began from another train.py than the one that lies there."""
+    if ledger.series(tag) is None:
+        return False
+    return fingerprint(ledger.source(tag, 0)) != fingerprint(read_text(repository.root / "train.py"))
 
 
 def _inherit(asked: Asked, series: Series, why: dict[str, str]) -> Asked:
@@ -200,7 +215,8 @@ def _budget(text: str, device: str) -> str:
 
 def _corpus(asked: Asked, device: str, vocab: int, cache: Path, why: dict[str, str]) -> str:
     if asked.corpus is not None:
-        return asked.corpus
+        # A path is kept whole: the series may go on from another folder.
+        return asked.corpus if asked.corpus in corpora.NAMED else str(Path(asked.corpus).expanduser().resolve())
     if device == "cpu":
         why["corpus"] = "sources of Python: real text that is on this machine"
         return "python"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import checks, doctor, machine
+from harness import checks, doctor, machine, proof
 from harness.checks import CHECKS, Place, Row, State, examine
 from harness.doctor import shown
 from harness.errors import HarnessError
@@ -224,6 +224,16 @@ def test_a_corpus_that_is_not_prepared_is_no_problem(checkout: Path) -> None:
     assert "prepare.py --corpus python" in row.mend
 
 
+def test_on_a_gpu_the_corpus_row_foretells_what_a_run_takes(monkeypatch: pytest.MonkeyPatch, checkout: Path) -> None:
+    gpu = machine.Device("cuda", "H100", 1, 80_000, (0,))
+    monkeypatch.setattr(machine, "pick_device", lambda *_, **__: gpu)
+    (row,) = rows(checkout)["corpus"]
+    assert row.state is State.WARNING
+    assert "a run fetches it, or takes python where it cannot be reached" in row.found
+    assert "python prepare.py --corpus climbmix" in row.mend
+    assert "--mirror" in row.mend
+
+
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, checkout: Path) -> None:
     wanted = ["rich>=14", "torch==1.0", "no-such-package>=2", "openai>=9999"]
     monkeypatch.setattr(checks, "_required", lambda: wanted)
@@ -260,6 +270,25 @@ def test_deep_computes_with_torch(checkout: Path) -> None:
     done = run(checkout, "--deep")
     assert done.returncode == 0
     assert re.search(r"ok +compute +torch \S+ computes on cpu", done.stdout)
+
+
+def test_a_machine_without_a_compiler_is_a_warning_that_says_what_to_install(checkout: Path) -> None:
+    row = checks.compilation("cpu", environment(checkout, CXX="no-such-compiler"))
+    assert row.state is State.WARNING
+    assert "no-such-compiler" in row.found
+    assert "build-essential python3-dev" in row.mend
+
+
+@pytest.mark.skipif(not machine.installed_gpus(), reason="needs a GPU")
+def test_a_gpu_compiles_and_goes_back(checkout: Path) -> None:
+    tried = proof.compiles("cuda", os.environ)
+    assert tried.worked, tried.said
+
+
+def test_a_try_that_does_not_end_is_ended(monkeypatch: pytest.MonkeyPatch, checkout: Path) -> None:
+    monkeypatch.setattr(proof, "SECONDS", 0.2)
+    monkeypatch.setattr(proof, "COMPUTE", "import signal; signal.pause()")
+    assert proof.computes("cpu", environment(checkout)) == proof.Proof(False, "no end in 0.2 s")
 
 
 def test_help_says_what_the_command_does(checkout: Path) -> None:

@@ -54,6 +54,10 @@ def test_a_gain_within_the_noise_is_discarded() -> None:
     assert judge({0: 1.745, 1: 1.755}, PARENT, NOISE, 2).verdict is Verdict.DISCARD
 
 
+def test_a_candidate_that_shares_no_seed_with_its_parent_is_decided_all_the_same() -> None:
+    assert judge({0: 1.7, 1: 1.7}, {}, NOISE, 2).verdict is Verdict.DISCARD
+
+
 def test_a_seed_that_failed_for_the_parent_delays_no_decision() -> None:
     assert judge({0: 1.7, 1: 1.7}, {0: 1.75}, NOISE, 2).verdict is Verdict.KEEP
 

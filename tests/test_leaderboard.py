@@ -146,7 +146,7 @@ def test_a_row_shows_score_error_seeds_and_verdict(night: Night) -> None:
         "(2)",
         "+0.0100",
         "+0.0500",
-        "1.2M",
+        "1.20M",
         "900",
         "MB",
         "36",
@@ -163,7 +163,20 @@ def test_best_is_the_kept_one_and_not_a_lucky_discarded_one(night: Night) -> Non
     assert "best kept: #1 with 1.7600" in run().stdout
 
 
-def test_best_is_the_end_of_the_chain_though_an_older_number_was_kept_later(night: Night) -> None:
+def test_best_is_the_last_one_kept_though_an_older_one_scored_lower(night: Night) -> None:
+    last = night.add(1.70, 1.80, parent=night.add(1.71, verdict=Verdict.KEEP, parent=1), verdict=Verdict.KEEP)
+    assert f"best kept: #{last} with 1.7500" in run().stdout
+
+
+def test_where_tags_meet_best_is_the_lowest_of_their_last_ones_over_its_own_baseline(night: Night) -> None:
+    night.ledger.start_series("nov21", ARENA, {}, "base")
+    night.add(1.79, 1.79, parent=None, verdict=Verdict.KEEP, tag="nov21")
+    night.add(1.77, verdict=Verdict.KEEP, tag="nov21")
+    night.add(1.78, parent=1, verdict=Verdict.KEEP, tag="nov21")
+    assert "best kept: #1 with 1.7600, +0.0500 over the baseline's 1.8100" in run("--all").stdout
+
+
+def test_best_is_the_end_of_the_chain_though_an_older_number_was_judged_later(night: Night) -> None:
     late = night.add(1.74, 1.74, verdict=None)
     middle = night.add(1.73, 1.73, parent=1, verdict=Verdict.KEEP)
     last = night.add(1.72, 1.72, parent=middle, verdict=Verdict.KEEP)

@@ -16,9 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from harness.figures import figure
 from harness.live import LiveView, open_view
 from harness.plain import PlainView
-from harness.told import Heading, duration, figure, short
+from harness.standings import standings
+from harness.told import Heading
 from harness.types import Attempt, Experiment, Job, Outcome, Progress, Result, Trial, Verdict
 
 HEADING = Heading("nov20", "search", "8 hours")
@@ -258,7 +260,7 @@ def test_finished_experiments_stay_above_the_live_part(monkeypatch: pytest.Monke
     ]
     assert lines[rule].endswith(" 2 an hour · 1 h 12 min ──")
     assert [" ".join(line.split()) for line in lines[rule + 1 : rule + 5]] == [
-        "best 1.7245 #1 0.0105 below the baseline's 1.7350",
+        "best 1.7245 #1 +0.0100 over the baseline's 1.7350",
         "made 3 experiments: 1 kept, 1 discarded, 1 failed",
         "kept 1.7245 #1 +0.0101 Value embeddings",
         "",
@@ -308,9 +310,24 @@ def test_experiments_of_the_past_count_without_being_announced(clock: Hands) -> 
     with LiveView(stream, Heading("nov20", "search", "8 hours", past), clock=clock):
         clock.time = 60.0
     lines = screen(stream.getvalue())
-    assert "best  1.7400  #1     0.0100 below the baseline's 1.7500" in lines[1]
+    assert "best  1.7400  #1     +0.0100 over the baseline's 1.7500" in lines[1]
     assert "made  2 experiments: 1 kept, 1 discarded" in lines[2]
     assert "an hour" not in lines[0]
+
+
+def test_best_is_the_last_one_kept_whatever_an_older_one_scored() -> None:
+    past = (
+        experiment(0, "Baseline", Verdict.KEEP, 1.75, 1.77),
+        experiment(1, "A lucky win", Verdict.KEEP, 1.70, gain=0.05),
+        experiment(2, "A win on more seeds", Verdict.KEEP, 1.69, 1.73, gain=0.01),
+    )
+    stream = Terminal()
+    with LiveView(stream, Heading("nov20", "search", "8 hours", past)):
+        pass
+    assert "best  1.7100  #2     +0.0500 over the baseline's 1.7600" in screen(stream.getvalue())[1]
+    (arena,) = standings(past)
+    assert arena.incumbent is not None
+    assert (arena.incumbent.experiment.id, arena.incumbent.total_gain) == (2, pytest.approx(0.05))
 
 
 def test_text_of_a_model_is_never_obeyed() -> None:
@@ -337,8 +354,8 @@ def test_a_loss_of_any_kind_can_be_shown(loss: float | None) -> None:
             view.trial_progress(job(1), Progress("training", float("nan"), 3, 4096, 0.0, loss))
         live.say("Now")
         shown = screen(stream.getvalue())
-    assert any(figure(loss, most=100) in line for line in shown if line.lstrip().startswith("#1"))
-    assert f"claimed_loss={figure(loss)}" in log.getvalue()
+    assert any((figure(loss, most=100) or " - ") in line for line in shown if line.lstrip().startswith("#1"))
+    assert f"claimed_loss={figure(loss) or '-'}\n" in log.getvalue()
 
 
 def test_no_colour_means_no_colour(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -378,9 +395,8 @@ def test_a_closed_pipe_does_not_end_the_run(clock: Hands) -> None:
 
 KILLED = """
 import os, signal, sys
-from harness.told import Heading, duration, figure, short
-from harness.live import LiveView, open_view
-from harness.plain import PlainView
+from harness.live import LiveView
+from harness.told import Heading
 with LiveView(sys.stdout, Heading("nov20", "search", "8 hours")) as view:
     view.say("Now")
     os.kill(os.getpid(), signal.SIGTERM)
@@ -449,25 +465,3 @@ def test_events_from_one_thread_and_frames_from_another_never_block_each_other()
             view.say(f"News {number}")
         frames.join(timeout=60)
         assert not frames.is_alive()
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [(None, "-"), (812, "812"), (9_999, "9,999"), (54_600, "54.6k"), (999_949, "999.9k"), (1_720_000, "1.72M")],
-)
-def test_counts_are_short(count: float | None, text: str) -> None:
-    assert short(count) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(-1, "0 s"), (48, "48 s"), (720, "12 min"), (25_500, "7 h 05 min"), (90_000, "25 h 00 min")]
-)
-def test_durations_are_in_words(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
-
-
-@pytest.mark.parametrize(
-    ("value", "text"), [(None, "-"), ("3", "-"), (1.72034, "1.7203"), (54_600.0, "54600.0000"), (1e300, "1e+300")]
-)
-def test_figures_are_plain_numbers_as_long_as_they_fit(value: object, text: str) -> None:
-    assert figure(value) == text

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import TRAIN, git
@@ -320,6 +321,157 @@ def test_git_follows_the_ledger_after_a_death_between_them(night: Night, monkeyp
     assert night.repository.branch("night") != kept.commit
     night.run(ScriptedResearcher(), experiments=0)
     assert night.repository.branch("night") == kept.commit
+
+
+class Died(BaseException):
+    """The power failed."""
+
+
+WRITES = [
+    (Ledger, "open_experiment"),
+    (Ledger, "add_attempt"),
+    (Ledger, "start_trial"),
+    (Ledger, "finish_trial"),
+    (Ledger, "judge"),
+    (Repository, "commit"),
+    (Repository, "advance"),
+    (Repository, "note"),
+]
+
+
+@pytest.mark.parametrize("moment", [1, 2, 4])
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(("owner", "name"), WRITES, ids=[name for _, name in WRITES])
+def test_dead_at_any_write_it_goes_on_and_ledger_and_git_agree(
+    night: Night, monkeypatch: pytest.MonkeyPatch, owner: type, name: str, after: bool, moment: int
+) -> None:
+    calls, dead = 0, False
+
+    def dying(self_name: str, real: Callable[..., object]) -> Callable[..., object]:
+        def write(*arguments: object, **options: object) -> object:
+            nonlocal calls, dead
+            if dead:
+                raise Died
+            calls += self_name == name
+            dead = self_name == name and calls == moment
+            if dead and not after:
+                raise Died
+            result = real(*arguments, **options)
+            if dead:
+                raise Died
+            return result
+
+        return write
+
+    edits = [wider(8), wider(32), ("LR = pick(gpu=0.1, cpu=0.1)", "LR = pick(gpu=0.1, cpu=0.5)")]
+    with monkeypatch.context() as patch:
+        for each, method in [*WRITES, (Ledger, "abandon"), (Ledger, "event")]:
+            patch.setattr(each, method, dying(method, getattr(each, method)))
+        try:
+            night.run(ScriptedResearcher(*edits))
+        except (Died, BaseExceptionGroup):
+            assert dead
+    before = night.ledger.experiments("night")
+    finished = {(e.id, t.index, t.started) for e in before for t in e.trials if t.result}
+    judged = {e.id: (e.verdict, e.reason) for e in before if e.verdict}
+    runner = ScriptedRunner()
+    experiments = night.run(ScriptedResearcher(), runner, experiments=0)
+    assert all(e.verdict for e in experiments)
+    assert judged.items() <= {e.id: (e.verdict, e.reason) for e in experiments}.items()
+    assert finished <= {(e.id, t.index, t.started) for e in experiments for t in e.trials}
+    assert not {(job.experiment, job.index) for job in runner.jobs} & {(e, i) for e, i, _ in finished}
+    kept = [e for e in experiments if e.verdict is Verdict.KEEP]
+    assert night.repository.branch("night") == kept[-1].commit
+    assert night.repository.noted() == {e.commit for e in experiments if e.commit}
+    texts = [night.ledger.source("night", e.id) for e in experiments if e.attempts]
+    assert len(set(texts)) == len(texts)
+
+
+def test_a_proposal_from_what_was_not_kept_is_no_proposal(night: Night) -> None:
+    class Stubborn(ScriptedResearcher):
+        async def propose(self, history: History) -> Proposal:
+            return replace(await super().propose(history), parent=1)
+
+    experiments = night.run(Stubborn(wider(8), wider(4)))
+    assert [e.verdict for e in experiments[1:]] == [Verdict.NO_PROPOSAL] * 2
+
+
+def test_a_text_that_is_no_unicode_is_no_proposal(night: Night) -> None:
+    experiments = night.run(ScriptedResearcher(("WIDTH = 16", "WIDTH = 16  # \ud800")))
+    assert experiments[1].verdict is Verdict.NO_PROPOSAL
+
+
+def test_a_merge_that_breaks_the_contract_fails_before_a_trial(night: Night) -> None:
+    twice = ("# Rows a step. [1 | 2 | 4]\n", "# More. [1 | 2]\nNEW = 1\n\n# Rows a step. [1 | 2 | 4]\n")
+    also = ("\n\ndef main():\n", "\n\nNEW = 2\n\n\ndef main():\n")
+
+    async def go() -> None:
+        runner = ScriptedRunner(lambda job: ok(5 - ("NEW = 1" in job.source) - ("NEW = 2" in job.source)))
+        runner.gates[1] = asyncio.Event()
+        task = asyncio.create_task(night.loop(runner, ScriptedResearcher(twice, also), 2).night())
+        while night.ledger.experiments("night")[-1].verdict is not Verdict.KEEP or len(runner.jobs) < 6:
+            await asyncio.sleep(0)
+        runner.gates[1].set()
+        await task
+
+    asyncio.run(asyncio.wait_for(go(), 60))
+    merge = night.ledger.experiments("night")[3]
+    assert merge.verdict is Verdict.FAILED
+    assert "NEW" in merge.reason
+
+
+def test_a_fault_in_the_baseline_is_seen_while_proposals_are_made(night: Night) -> None:
+    def answer(job: Job) -> Result | Exception:
+        return HarnessError("the feeder failed") if (job.experiment, job.index) == (0, 1) else by_width(job)
+
+    with pytest.raises(HarnessError, match="the feeder failed"):
+        night.run(ScriptedResearcher(*(wider(n) for n in range(1, 9))), ScriptedRunner(answer))
+    assert len(night.ledger.experiments("night")) < 9  # it did not go on to the end
+
+
+def test_no_experiment_is_proposed_once_the_hours_are_over(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr("harness.loop.time", clock)
+
+    async def go() -> None:
+        runner = ScriptedRunner(slots=1)
+        runner.gates = {1: asyncio.Event(), 2: asyncio.Event()}
+        loop = night.loop(runner, ScriptedResearcher(*(wider(n) for n in range(1, 9))), None)
+        loop.settings = replace(loop.settings, hours=1)
+        task = asyncio.create_task(loop.night())
+        while not {1, 2} <= {job.experiment for job in runner.jobs}:
+            await asyncio.sleep(0)
+        clock.now = 3601.0
+        for gate in runner.gates.values():
+            gate.set()
+        await task
+
+    asyncio.run(asyncio.wait_for(go(), 60))
+    assert len(night.ledger.experiments("night")) == 3
+
+
+def test_a_second_cancellation_cuts_no_clean_up_short(night: Night) -> None:
+    async def go() -> None:
+        runner = ScriptedRunner()
+        runner.gates[0] = asyncio.Event()
+        task = asyncio.create_task(night.loop(runner, ScriptedResearcher(), 0).night())
+        while not runner.jobs:
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(go())
+    (trial,) = night.ledger.experiments("night")[0].trials
+    assert trial.result
+    assert trial.result.outcome is Outcome.LOST
+
+
+def test_a_workspace_that_cannot_be_written_does_not_matter(night: Night) -> None:
+    (night.root / "workspace").write_text("in the way")
+    assert night.run(ScriptedResearcher(wider(32)))[1].verdict is Verdict.KEEP
 
 
 def test_a_branch_that_someone_stands_on_does_not_end_the_night(night: Night) -> None:

@@ -101,6 +101,18 @@ def test_the_paths_of_the_evidence_are_shown(ledger: Ledger) -> None:
     assert "\nresults/nov20/0001/a1-s0/\n" in output
 
 
+def test_a_repair_is_shown_under_the_ref_that_git_has_it_by(ledger: Ledger) -> None:
+    id = ledger.open_experiment("nov20", ARENA.key, 1, "repaired", "", "", "search").id
+    repository, parent = Repository.open(Path.cwd()), ledger.experiment("nov20", 1).commit or ""
+    for attempt in (1, 2):
+        commit = repository.commit("nov20", id, attempt, parent, f"WIDTH = {attempt}\n", "repaired")
+        ledger.add_attempt("nov20", id, commit, f"WIDTH = {attempt}\n", f"h{attempt}")
+    refs = [line.split() for line in shown(str(id)).splitlines() if line.startswith("git show")]
+    found = [subprocess.run(["git", "rev-parse", ref], capture_output=True, text=True).stdout for *_, ref, _ in refs]
+    assert [commit[:12] for commit in found] == [short for *_, short in refs]
+    assert len(set(found)) == 2
+
+
 def test_nothing_untrusted_is_obeyed(ledger: Ledger) -> None:
     output = shown("2")
     assert output.count(SHOWN) >= 6  # title, hypothesis, reason, the trial's reason, the change, the log

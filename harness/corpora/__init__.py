@@ -4,12 +4,13 @@
 """
 
 from harness.corpora.archive import export, import_
-from harness.corpora.catalogue import find, prepare
+from harness.corpora.catalogue import NAMED, find, prepare
 from harness.corpora.corpus import Corpus, load
 from harness.corpora.shards import TokenRows
 from harness.corpora.source import SPLITS, Source, Split, Unit
 
 __all__ = [
+    "NAMED",
     "SPLITS",
     "Corpus",
     "Source",

@@ -19,6 +19,10 @@ from harness.errors import CorpusError
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
+NAMED = ("climbmix", "python")
+"""Corpora with a name of their own; any other word is a path."""
+
+
 def source_of(spec: str, cache: Path, mirror: str | None, say: Say) -> Source:
     """The source that `spec` names: `climbmix`, `python`, or else a path. Reads and fetches nothing yet."""
     if not spec.strip():

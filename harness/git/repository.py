@@ -193,6 +193,11 @@ class Repository:
         """Write the note of a commit, over an earlier one; `git log --notes=autoresearch` shows it."""
         self._git.must("notes", f"--ref={NOTES}", "add", "-f", "-F", "-", commit, stdin=_encoded(storable(text)))
 
+    def noted(self) -> set[str]:
+        """Commits that have a note of ours."""
+        listed = self._git.must("notes", f"--ref={NOTES}", "list").text
+        return {line.split()[1] for line in listed.splitlines()}
+
     # Plumbing
 
     def _resolve(self, name: str) -> str | None:
