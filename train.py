@@ -169,7 +169,7 @@ class Block(nn.Module):
 
 
 class Model(nn.Module):
-    """tokens int64 [B, T] -> logits [B, T, vocab] in the compute type, or fp32 if capped. T is at most config["context"]."""
+    """tokens int64 [B, T] -> logits [B, T, vocab], fp32 or in the compute type. T is at most config["context"]."""
 
     def __init__(self, config):
         super().__init__()

@@ -425,7 +425,7 @@ def test_a_fault_in_the_baseline_is_seen_while_proposals_are_made(night: Night) 
         return HarnessError("the feeder failed") if (job.experiment, job.index) == (0, 1) else by_width(job)
 
     with pytest.raises(HarnessError, match="the feeder failed"):
-        night.run(ScriptedResearcher(*(wider(n) for n in range(1, 9))), ScriptedRunner(answer))
+        night.run(ScriptedResearcher(*(wider(n) for n in range(4, 12))), ScriptedRunner(answer))
     assert len(night.ledger.experiments("night")) < 9  # it did not go on to the end
 
 
@@ -436,7 +436,7 @@ def test_no_experiment_is_proposed_once_the_hours_are_over(night: Night, monkeyp
     async def go() -> None:
         runner = ScriptedRunner(slots=1)
         runner.gates = {1: asyncio.Event(), 2: asyncio.Event()}
-        loop = night.loop(runner, ScriptedResearcher(*(wider(n) for n in range(1, 9))), None)
+        loop = night.loop(runner, ScriptedResearcher(*(wider(n) for n in range(4, 12))), None)
         loop.settings = replace(loop.settings, hours=1)
         task = asyncio.create_task(loop.night())
         while not {1, 2} <= {job.experiment for job in runner.jobs}:
@@ -492,7 +492,7 @@ def test_a_series_goes_on_with_no_other_seed(night: Night) -> None:
 
 def test_no_more_trials_run_at_once_than_experiments_are_under_way(night: Night) -> None:
     runner = ScriptedRunner(slots=2)
-    night.run(ScriptedResearcher(*(wider(n) for n in range(1, 9))), runner)
+    night.run(ScriptedResearcher(*(wider(n) for n in range(4, 12))), runner)
     assert runner.most <= 3 + 3  # slots and one in waiting, and the baseline's seeds
 
 
