@@ -2,10 +2,10 @@
 
     python benchmarks/search.py --repeats 10 --trials 60
 
-Each researcher is asked through the real interface, over an in-memory past, and judged as the harness judges: a second
-seed for what does not lose at once, kept if the mean of both seeds beats the parent on the same seeds by more than the
-baseline's spread. Counted are trainings, not proposals. Shown is the noiseless score of the incumbent: median, and
-the second lowest and second highest of the repeats.
+Each researcher is asked through the real interface, over an in-memory past, and judged by the harness's own judge.
+Beside random search stand two more: random changes of one to four hyperparameters of the incumbent, and Optuna's TPE
+alone on as many. Counted are trainings, not proposals; the baseline's are not counted. Shown is the noiseless score
+of the incumbent: median, and the second lowest and second highest of the repeats.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ from surrogate import DATA, ROOT, Surrogate, load
 from harness import hyperparameters
 from harness.errors import NoProposal
 from harness.hyperparameters import Value
-from harness.researchers.search import Search
+from harness.judge import judge, spread
+from harness.researchers.search import Search, tpe
+from harness.researchers.search.evidence import Reader
 from harness.researchers.search.space import Space, at
 from harness.types import Attempt, Experiment, History, Outcome, Proposal, Researcher, Result, Trial, Verdict
 
-BASELINE_SEEDS = 3
+BASELINE_SEEDS, CANDIDATE_SEEDS = 3, 2
 
 
 class Response(Protocol):
@@ -91,7 +93,7 @@ class Night:
         for _ in range(BASELINE_SEEDS):
             self._train(0)
         self._close(0, Verdict.KEEP)
-        self._spread = statistics.stdev(self._experiments[0].scores.values())
+        self._spread = spread(self._experiments[0].scores)
         self.trainings = 0
 
     def experiments(self) -> list[Experiment]:
@@ -119,19 +121,15 @@ class Night:
         """Train a proposal once or twice, and keep it or not."""
         number = self._open(proposal)
         parent = self._experiments[self._best]
-        if not self._train(number):
-            return self._close(number, Verdict.FAILED)
-        if self._gain(number, parent) <= 0:
-            return self._close(number, Verdict.DISCARD)
-        self._train(number)
-        kept = self._gain(number, parent) > self._spread
-        self._close(number, Verdict.KEEP if kept else Verdict.DISCARD)
-        if kept:
+        while True:
+            if not self._train(number):
+                return self._close(number, Verdict.FAILED)
+            judgement = judge(self._experiments[number].scores, parent.scores, self._spread, CANDIDATE_SEEDS)
+            if judgement.verdict is not None:
+                break
+        self._close(number, judgement.verdict)
+        if judgement.verdict is Verdict.KEEP:
             self._best = number
-
-    def _gain(self, number: int, parent: Experiment) -> float:
-        scores = self._experiments[number].scores
-        return statistics.mean(parent.scores[index] - score for index, score in scores.items())
 
     def _open(self, proposal: Proposal) -> int:
         number = len(self._experiments)
@@ -191,10 +189,39 @@ def at_training(steps: list[Step], n: int) -> float:
     return [step.truth for step in steps if step.trainings <= n][-1]
 
 
+class Tpe:
+    """Optuna's TPE alone: one to four hyperparameters of the incumbent, drawn evenly, at its suggestion."""
+
+    name = "tpe"
+
+    def __init__(self, scale: str, seed: int) -> None:
+        self._reader = Reader(scale)
+        self._random = np.random.default_rng(seed)
+        self._few = Random(scale, seed, few=True)
+        self._scale = scale
+
+    async def propose(self, history: History) -> Proposal:
+        """One suggestion; random below the number of experiments that TPE needs."""
+        incumbent = history.incumbent()
+        source = history.source(incumbent.id)
+        space = Space.of(hyperparameters.read(source, self._scale))
+        present: dict[str, Value] = {item.name: item.value for item in space.items}
+        points = self._reader.points(history)
+        for _ in range(20):
+            names = self._random.choice(list(present), int(self._random.integers(1, 5)), replace=False).tolist()
+            asked = tpe.suggestions(space, points, present, [names], int(self._random.integers(2**31)))
+            changed = {n: v for n, v in (asked[0] if asked else present).items() if v != present[n]}
+            text = hyperparameters.edit(source, self._scale, changed)
+            if changed and history.tried(text) is None:
+                return Proposal("tpe", "", text, incumbent.id)
+        return await self._few.propose(history)
+
+
 RESEARCHERS: dict[str, Callable[[str, int], Researcher]] = {
     "search": Search,
     "random": lambda scale, seed: Random(scale, seed, few=False),
     "random, one to four": lambda scale, seed: Random(scale, seed, few=True),
+    "TPE alone": Tpe,
 }
 
 

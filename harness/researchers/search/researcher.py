@@ -29,6 +29,9 @@ UNTRIED = 0.01
 """Bits per byte: what a hyperparameter that was never moved is taken to be good for when groups are drawn."""
 ENUMERABLE = 4096
 """Settings up to which a used-up space is gone through one by one."""
+CAREFUL, FEW, REACH = 8, 2, 0.5
+"""Below so many scored experiments the model knows only that far corners are unknown: changes stay few, and within
+this share of a range."""
 BELIEVED = 4
 """Scored experiments below which a forecast is not worth stating."""
 
@@ -129,7 +132,10 @@ class Search:
         moves = Moves(task.space, task.start, _appeal(task, model), random)
         singles = [idea.values for idea in _ranked(task, model, moves.singles())]
         drawn = [moves.draw() for _ in range(DRAWS)]
-        ideas = _ranked(task, model, singles + drawn + moves.joined(singles))
+        candidates = singles + drawn + moves.joined(singles)
+        if model.scored < CAREFUL:
+            candidates = [values for values in candidates if _is_small(task, values)] or candidates
+        ideas = _ranked(task, model, candidates)
         return [*_asked(task, model, moves, random), *ideas] if turn % TURN == 0 else ideas
 
     def _proposal(self, task: Task, idea: Idea, source: str) -> Proposal:
@@ -146,6 +152,14 @@ class Search:
             category=words.category(steps),
             expected_gain=idea.gain if told else None,
         )
+
+
+def _is_small(task: Task, values: Values) -> bool:
+    """Whether a setting lies near the incumbent: few changes, none far along its range."""
+    changed = [item for item in task.space.items if values[item.name] != task.start[item.name]]
+    here, there = task.space.encode(task.start), task.space.encode_near(task.start, [values])[0]
+    far = np.abs(there - here)[~task.space.nominal].max(initial=0.0)
+    return len(changed) <= FEW and far <= REACH
 
 
 def _ranked(task: Task, model: Model, candidates: Sequence[Values]) -> list[Idea]:
