@@ -153,6 +153,15 @@ def test_a_small_space_is_used_up_to_the_last_setting_and_then_there_is_no_propo
     asyncio.run(use_up())
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_the_first_proposals_are_small_steps(seed: int) -> None:
+    changed = hyperparameters.read(propose(MemoryHistory(SOURCE, BASE), seed).source, "cpu")
+    space = Space.of(hyperparameters.read(SOURCE, "cpu"))
+    moves = space.encode({item.name: item.value for item in changed}) - space.encode({})
+    assert 1 <= np.count_nonzero(moves) <= 2
+    assert np.abs(moves)[~space.nominal].max() <= 0.5
+
+
 def test_an_early_proposal_claims_no_gain() -> None:
     assert propose(MemoryHistory(SOURCE, BASE)).expected_gain is None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -55,6 +56,11 @@ class Span:
     end: int
 
 
+@functools.lru_cache(maxsize=8)  # one text is asked about several times in a row
+def _read(source: str, scale: str) -> tuple[Hyperparameter, ...]:
+    return tuple(_hyperparameter(source, found, scale) for found in _found(source) if found.literals)
+
+
 def read(source: str, scale: str) -> list[Hyperparameter]:
     """The hyperparameters of a `train.py` with their values at a scale, in the order of the file.
 
@@ -62,7 +68,7 @@ def read(source: str, scale: str) -> list[Hyperparameter]:
     that they were meant. Raises `ContractError`, naming and showing the line, for a range that is malformed
     or leaves out the current value, a name given twice, or a text that does not parse.
     """
-    return [_hyperparameter(source, found, scale) for found in _found(source) if found.literals]
+    return list(_read(source, scale))
 
 
 def spans(source: str, scale: str) -> list[Span]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import io
 import threading
@@ -49,6 +50,7 @@ def tokens(source: str) -> list[tokenize.TokenInfo]:
         raise ContractError(f"train.py: {error.args[0]}", "Mend the syntax of the file.") from None
 
 
+@functools.lru_cache(maxsize=8)  # one text is asked about several times in a row
 def fingerprint(source: str) -> str:
     """A hash of the text without comments, docstrings and layout: 16 hexadecimal digits.
 

@@ -29,7 +29,7 @@ UNTRIED = 0.01
 """Bits per byte: what a hyperparameter that was never moved is taken to be good for when groups are drawn."""
 ENUMERABLE = 4096
 """Settings up to which a used-up space is gone through one by one."""
-CAREFUL, FEW, REACH = 8, 2, 0.5
+CAREFUL, FEW, REACH = 20, 2, 0.5
 """Below so many scored experiments the model knows only that far corners are unknown: changes stay few, and within
 this share of a range."""
 BELIEVED = 4
