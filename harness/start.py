@@ -79,6 +79,8 @@ def plan(asked: Asked, repository: Repository, ledger: Ledger, environ: Mapping[
     if asked.scale is None:
         why["scale"] = "follows the device"
     scale = Ruler.read(ruler).scale(scale_name)
+    if series is None:  # now, since a corpus may take long to prepare
+        check(read_text(repository.root / "train.py"), scale_name)
     slots = tuple(machine.slots(asked.workers, device))
     cache = corpora_cache(environ)
     settings = Settings(
@@ -124,7 +126,6 @@ def begin(plan: Plan, arena: Arena, ledger: Ledger, repository: Repository) -> N
     series = ledger.series(tag)
     if series is None:
         source = read_text(settings.root / "train.py")
-        check(source, settings.scale)
         commit = repository.baseline(tag, source, plan.ruler)
         kept = {name: getattr(settings, name) for name in INHERITED}
         series = ledger.start_series(tag, arena, kept, commit)

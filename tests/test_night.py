@@ -197,7 +197,9 @@ def test_a_train_py_that_breaks_its_contract_is_refused_before_any_work(
 ) -> None:
     source = (checkout / "train.py").read_text()
     (checkout / "train.py").write_text(source.replace(old, new))
-    refused(harness("run", "--tag", "bad"), "train.py", word)
+    done = harness("run", "--tag", "bad")
+    refused(done, "train.py", word)
+    assert "repar" not in done.stdout  # neither preparing nor prepared: it is told before that
     assert "autoresearch/bad" not in git(checkout, "branch", "--list", "autoresearch/*")
 
 
