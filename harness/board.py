@@ -37,6 +37,8 @@ COLUMNS = {
 SPARED = ("researcher", "params", "memory", "time", "gain", "in all", "verdict", "rank")
 """Columns that a narrow terminal goes without, in this order."""
 LEAST_TITLE = 24
+EDGES = 4
+"""Columns that the frame of the table takes beside the gaps between its columns."""
 
 LEGEND = "● kept   ± standard error (seeds)   gain: over the parent, and in all over the baseline; + is better"
 STYLES = {Verdict.KEEP: "green", Verdict.FAILED: "red", None: "yellow"}
@@ -89,7 +91,7 @@ def cells(row: Standing, with_tag: bool) -> list[str]:
     return [
         "" if row.rank is None else str(row.rank),
         f"{one_line(one.tag, NAME)} {one.id}" if with_tag else str(one.id),
-        f"{'●' if row.kept else ' '} {(one.verdict or 'running').replace('_', ' ')}",
+        f"{'●' if row.kept else ' '} {(one.verdict or 'open').replace('_', ' ')}",
         score,
         signed(one.gain),
         signed(row.total_gain),
@@ -160,10 +162,12 @@ def _table(rows: Sequence[Standing], with_tag: bool, width: int) -> Table:
     widths = {name: max(map(_width, [name, *(text[name] for text in texts)])) for name in COLUMNS}
     shown = _fitting(widths, width)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    # All widths are given: left to itself, rich takes from the narrow columns what a long title has too much.
+    room = width - sum(widths[name] + 3 for name in shown if name != "title") - EDGES
+    widths["title"] = min(widths["title"], max(LEAST_TITLE, room))
     for name in shown:
         justify: JustifyMethod = "right" if COLUMNS[name] == "right" else "left"
-        least = None if name == "title" else widths[name]
-        table.add_column(name, justify=justify, no_wrap=True, overflow="ellipsis", min_width=least)
+        table.add_column(name, justify=justify, no_wrap=True, overflow="ellipsis", width=widths[name])
     for row, text in zip(rows, texts, strict=True):
         style = STYLES.get(row.experiment.verdict, "")
         table.add_row(*(Text(text[name], style) for name in shown))
@@ -174,7 +178,10 @@ def _fitting(widths: Mapping[str, int], width: int) -> list[str]:
     """The columns that fit beside a readable title; those that tell least go first."""
     shown = list(COLUMNS)
     for name in SPARED:
-        if sum(widths[kept] + 3 for kept in shown if kept != "title") + min(widths["title"], LEAST_TITLE) <= width:
+        if (
+            sum(widths[kept] + 3 for kept in shown if kept != "title") + min(widths["title"], LEAST_TITLE) + EDGES
+            <= width
+        ):
             break
         shown.remove(name)
     return shown

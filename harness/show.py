@@ -74,7 +74,7 @@ def parts(root: Path, experiment: Experiment, line: list[Experiment]) -> Iterato
 
 
 def _idea(experiment: Experiment, line: list[Experiment]) -> Iterator[RenderableType]:
-    verdict = (experiment.verdict or "running").replace("_", " ")
+    verdict = (experiment.verdict or "open").replace("_", " ")
     gain = "" if experiment.gain is None else f", {signed(experiment.gain)} over its parent"
     reason = f": {printable(experiment.reason, PARAGRAPH)}" if experiment.reason else ""
     yield _text(f"\n{one_line(experiment.title, LINE)}", "bold")

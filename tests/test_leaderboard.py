@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -154,7 +155,7 @@ def test_a_row_shows_score_error_seeds_and_verdict(night: Night) -> None:
     ]
     assert best.split() == [*words, "search", "wider"]
     assert any(line.endswith("broken: crash: ValueError: no") for line in lines)
-    assert any("running" in line and line.endswith("now") for line in lines)
+    assert any("open" in line and line.endswith("now") for line in lines)
 
 
 def test_best_is_the_kept_one_and_not_a_lucky_discarded_one(night: Night) -> None:
@@ -263,6 +264,14 @@ def test_a_terminal_of_any_width_shows_rank_score_and_title(night: Night, width:
             assert "1.7600 ± 0.0100 (2)" in line
             return
     pytest.fail("no row of it")
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 112, 150])
+def test_a_long_title_takes_no_room_from_number_and_score(night: Night, width: int) -> None:
+    number = night.add(1.70, 1.72, title="the title of an experiment that changes a great many things " * 3)
+    row = next(line for line in on_terminal(width).splitlines() if "the title" in line)
+    assert re.search(rf"\b{number}\b", row.partition("1.71")[0])
+    assert "1.7100 ± 0.0100 (2)" in row
 
 
 def test_a_terminal_is_shown_the_first_ones_the_kept_ones_and_how_many_are_left(night: Night) -> None:
