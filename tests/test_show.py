@@ -156,7 +156,7 @@ def test_an_experiment_that_runs_or_never_had_a_text_is_shown(ledger: Ledger) ->
     ledger.add_attempt("nov20", id, ledger.experiment("nov20", 1).commit or "", "X", "h")
     ledger.start_trial("nov20", id, 1, 0, 17)
     output = shown(str(id))
-    assert "verdict     running\n" in output
+    assert "verdict     open\n" in output
     assert "None: the text is that of its parent." in output
     assert "is not there" in output
 
