@@ -232,7 +232,8 @@ def _corpus(asked: Asked, device: str, vocab: int, cache: Path, why: dict[str, s
 
 def until(settings: Settings) -> str:
     """When the run ends, in words."""
-    limits = [f"{settings.experiments} more experiments"] if settings.experiments is not None else []
+    count = settings.experiments
+    limits = [] if count is None else [f"{count} more experiment" + ("" if count == 1 else "s")]
     limits += [f"{settings.hours:g} hours have passed"] if settings.hours is not None else []
     return " or ".join(limits) or "stopped with Ctrl-C"
 
