@@ -48,7 +48,11 @@ async def collect(count: int, out: Path) -> None:
         if not done:
             writer.writeheader()
         runner = LocalRunner(
-            Bench(corpus, "python", scale, "cpu", "cpu", os.environ), scale.budget, slots, Path(scratch, "scratch")
+            Bench(corpus, "python", scale, "cpu", "cpu", os.environ),
+            scale.budget,
+            slots,
+            Path(scratch, "scratch"),
+            "trials",
         )
 
         async def one(number: int, values: dict[str, Value]) -> None:

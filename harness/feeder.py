@@ -9,8 +9,8 @@ is filled, so that the next answer is immediate.
 
 Lines of JSON on standard output tell the runner how the trial fares: `start`, `progress`, then `end` as soon as
 the budget is spent (asked or not), `stopped` when the trainer has asked once more and knows that it is over, and
-`closed` when it has gone. The clock runs to the last, so that work after the end is seen. This process ends when the
-socket or its standard input closes.
+`closed` at the last. This process ends when its standard input closes, and the clock runs until then, whatever the
+trainer does to its socket: so work after the end is seen.
 """
 
 from __future__ import annotations
@@ -143,18 +143,19 @@ class Feeder:
         self._last_told = 0.0
 
     def run(self) -> None:
-        """Serve until the trainer or the harness goes away."""
+        """Serve, and watch the clock, until the harness closes our standard input: the trainer has ended."""
         waiting = select.poll()
         waiting.register(self._socket, select.POLLIN)
         waiting.register(sys.stdin.fileno(), select.POLLIN)
-        alive = True
-        while alive:
+        while True:
             ready = dict(waiting.poll(LOOK_SECONDS * 1000 if self._clock else None))
             if sys.stdin.fileno() in ready and not os.read(sys.stdin.fileno(), 4096):
-                return
+                break
             self._watch()
-            if self._socket.fileno() in ready:
-                alive = self._serve()
+            if self._socket.fileno() in ready and not self._serve():
+                # It gets no more, but the clock runs on: a trainer that hangs up may still be working.
+                waiting.unregister(self._socket)
+                self._socket.close()
         self._tell("closed")
 
     def _serve(self) -> bool:

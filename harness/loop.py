@@ -239,7 +239,7 @@ class Loop:
         mark = fingerprint(merged)
         for other in self.ledger.experiments(self.tag):
             again = other.researcher == MERGE and other.parent == incumbent.id  # opened before a death
-            if other.last and other.last.source_hash == mark and (again or other.id != winner.id):
+            if other.last and other.last.source_hash == mark and (again or merged != theirs):
                 return f"and both together are #{other.id}"
         experiment = self.books.open(proposal, MERGE, winner.program_hash)
         self.books.commit(experiment, merged)

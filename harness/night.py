@@ -58,7 +58,7 @@ def research(
     settings = plan.settings
     scale = Ruler.read(plan.ruler).scale(settings.scale)
     bench = Bench(corpus, settings.corpus, scale, settings.scale, settings.device, environ)
-    runner = LocalRunner(bench, settings.budget, plan.slots, scratch(settings))
+    runner = LocalRunner(bench, settings.budget, plan.slots, scratch(settings), arena.key)
     heading = Heading(settings.tag, settings.researcher, start.until(settings), ledger.experiments(settings.tag))
     with open_view(sys.stdout, heading) as view:
         loop = Loop(Parts(settings, arena, plan.ruler, ledger, repository, runner, researcher, view))
@@ -79,7 +79,8 @@ async def until_stopped(loop: Loop) -> bool:
             night.cancel()
 
     for number in STOPPING:
-        asyncio.get_running_loop().add_signal_handler(number, stop)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup means that a hang-up changes nothing
+            asyncio.get_running_loop().add_signal_handler(number, stop)
     try:
         await night
     except asyncio.CancelledError:

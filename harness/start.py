@@ -175,13 +175,15 @@ def _tag(asked: Asked, repository: Repository, ledger: Ledger, now: float, why: 
     if asked.tag is not None:
         return asked.tag
     unfinished = ledger.last_unfinished()
-    if unfinished is not None:
+    if unfinished is not None and not _is_outdated(unfinished, repository, ledger):
         why["tag"] = "the last one that is unfinished"
         return unfinished
     names = [today(now), *(today(now) + letter for letter in "bcdefghijklmnopqrstuvwxyz")]
     tag = next((name for name in names if not _is_outdated(name, repository, ledger)), names[-1])
     if ledger.series(tag) is not None:
         why["tag"] = "today's, which goes on"
+    elif unfinished is not None:
+        why["tag"] = f"train.py has changed since {unfinished} began; --tag {unfinished} goes on with that one"
     else:
         why["tag"] = "today" if tag == names[0] else "today; train.py is not the one that the earlier ones began from"
     return tag
@@ -189,9 +191,10 @@ def _tag(asked: Asked, repository: Repository, ledger: Ledger, now: float, why: 
 
 def _is_outdated(tag: str, repository: Repository, ledger: Ledger) -> bool:
     """Whether a series began from another train.py than the one that lies there."""
-    if ledger.series(tag) is None:
+    series = ledger.series(tag)
+    if series is None:
         return False
-    return fingerprint(ledger.source(tag, 0)) != fingerprint(read_text(repository.root / "train.py"))
+    return fingerprint(repository.source(series.base_commit)) != fingerprint(read_text(repository.root / "train.py"))
 
 
 def _inherit(asked: Asked, series: Series, why: dict[str, str]) -> Asked:

@@ -6,6 +6,9 @@ import asyncio
 import json
 import os
 import re
+import signal
+import threading
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,9 +30,17 @@ LIMITS = Limits(start=60, train=60, save=60, score=60)
 def run(bench: Bench, ruler: str, tmp_path: Path):
     """Runs one trial of a text; keyword arguments for the runner and the job."""
 
-    def go(source: str, *, budget: str = "steps:6", limits: Limits = LIMITS, seed: int = 1, watch=None) -> Result:
+    def go(
+        source: str,
+        *,
+        budget: str = "steps:6",
+        limits: Limits = LIMITS,
+        seed: int = 1,
+        watch=None,
+        arena: str = "arena",
+    ) -> Result:
         async def trial() -> Result:
-            runner = LocalRunner(bench, budget, [Slot((0,))], tmp_path / "scratch", limits)
+            runner = LocalRunner(bench, budget, [Slot((0,))], tmp_path / "scratch", arena, limits)
             job = Job("t", 3, 1, 0, seed, source, ruler, tmp_path / "trial")
             return await runner.run(job, watch or (lambda progress: None))
 
@@ -175,6 +186,24 @@ def test_training_on_kept_batches_after_the_budget_is_found_out(run) -> None:
     assert "after it knew" in result.reason
 
 
+def test_hanging_up_on_the_feeder_does_not_stop_the_clock(run) -> None:
+    source = changed(
+        "    save_checkpoint",
+        "    import prepare, time\n    prepare.feed()._feeder.close()\n    until = time.process_time() + 4\n"
+        "    while time.process_time() < until: pass\n    save_checkpoint",
+    )
+    result = run(source, budget="cpu:1")
+    assert result.outcome is Outcome.TIMEOUT
+    assert "after it knew" in result.reason
+
+
+def test_a_result_of_another_arena_is_not_taken_up(run, tmp_path: Path) -> None:
+    run(TRAIN)
+    (tmp_path / "trial/of-the-first").touch()
+    run(TRAIN, arena="another")
+    assert not (tmp_path / "trial/of-the-first").exists()
+
+
 def test_training_on_one_batch_without_asking_again_is_found_out(run) -> None:
     source = changed(
         "        loss =",
@@ -186,16 +215,26 @@ def test_training_on_one_batch_without_asking_again_is_found_out(run) -> None:
     assert "before it asked" in result.reason
 
 
-@pytest.mark.parametrize("victim", ["feeder", "supervisor"])
+@pytest.mark.parametrize("victim", ["feeder", "supervisor", "scorer"])
 def test_a_trial_whose_helper_is_killed_is_lost_and_never_recorded(run, tmp_path: Path, victim: str) -> None:
-    killing = {
-        "supervisor": "    import os; os.kill(os.getppid(), 9)\n",
-        "feeder": "    import os, signal\n    for p in os.listdir('/proc'):\n        try:\n"
-        "            if b'harness.feeder' in open(f'/proc/{p}/cmdline', 'rb').read() and "
-        f"b'{tmp_path.parent.name}' in open(f'/proc/{{p}}/cmdline', 'rb').read(): os.kill(int(p), 9)\n"
-        "        except OSError: pass\n    import time; time.sleep(1)\n",
-    }[victim]
-    result = run(changed("    config = {", killing + "    config = {"))
+    mine = str(tmp_path).encode()
+    stop = threading.Event()
+
+    def kill() -> None:
+        while not stop.wait(0.02):
+            for pid in descendants(os.getpid()):
+                with suppress(OSError):
+                    line = Path(f"/proc/{pid}/cmdline").read_bytes()
+                    if f"{victim}".encode() in line.split(b"{")[0] and (mine in line or victim != "supervisor"):
+                        os.kill(pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        result = run(TRAIN)
+    finally:
+        stop.set()
+        killer.join()
     assert result.outcome is Outcome.LOST, result
     assert victim in result.reason
     assert not (tmp_path / "trial/result.json").exists()
@@ -261,7 +300,7 @@ def test_a_feeder_that_fails_is_no_fault_of_the_text(bench: Bench, ruler: str, t
 
     async def go() -> Result:
         broken = replace(bench, corpus=Gone())  # type: ignore[arg-type]
-        runner = LocalRunner(broken, "steps:6", [Slot((0,))], tmp_path / "scratch", LIMITS)
+        runner = LocalRunner(broken, "steps:6", [Slot((0,))], tmp_path / "scratch", "arena", LIMITS)
         return await runner.run(Job("t", 0, 1, 0, 1, TRAIN, ruler, tmp_path / "trial"), lambda progress: None)
 
     with pytest.raises(HarnessError, match="no such shard"):
@@ -273,7 +312,9 @@ def test_a_corpus_that_was_rebuilt_in_mid_night_stops_it(bench: Bench, ruler: st
         folder, identity = bench.corpus.folder, "text-before"
 
     async def go() -> Result:
-        runner = LocalRunner(replace(bench, corpus=Before()), "steps:6", [Slot((0,))], tmp_path / "scratch", LIMITS)  # type: ignore[arg-type]
+        runner = LocalRunner(
+            replace(bench, corpus=Before()), "steps:6", [Slot((0,))], tmp_path / "scratch", "arena", LIMITS
+        )  # type: ignore[arg-type]
         return await runner.run(Job("t", 0, 1, 0, 1, TRAIN, ruler, tmp_path / "trial"), lambda progress: None)
 
     with pytest.raises(HarnessError, match="text-before"):
@@ -284,7 +325,7 @@ def test_a_cancelled_trial_leaves_no_process(bench: Bench, ruler: str, tmp_path:
     before = set(descendants(os.getpid()))
 
     async def go() -> None:
-        runner = LocalRunner(bench, "cpu:600", [Slot((0,))], tmp_path / "scratch", LIMITS)
+        runner = LocalRunner(bench, "cpu:600", [Slot((0,))], tmp_path / "scratch", "arena", LIMITS)
         training = asyncio.Event()
 
         def watch(progress: Progress) -> None:

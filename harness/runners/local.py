@@ -34,9 +34,19 @@ class LocalRunner:
     """Runs trials in the slots it was given."""
 
     def __init__(
-        self, bench: Bench, budget: str, slots: Sequence[Slot], scratch: Path, limits: Limits | None = None
+        self,
+        bench: Bench,
+        budget: str,
+        slots: Sequence[Slot],
+        scratch: Path,
+        arena: str,
+        limits: Limits | None = None,
     ) -> None:
-        """`scratch` is a folder of this night alone; what an earlier death left in it is removed."""
+        """`scratch` is a folder of this night alone; what an earlier death left in it is removed.
+
+        `arena` is its key: a result that was recorded in another one is not taken up.
+        """
+        self._arena = arena
         self.bench, self.budget, self.slots = bench, budget, len(slots)
         self.limits = limits or Limits.of(parse_budget(budget), bench.device)
         self._places = Places(slots)
@@ -49,7 +59,7 @@ class LocalRunner:
 
         Raises `HarnessError` if the machine cannot go on: the disk is full, the corpus was changed.
         """
-        key = record.key(job, f"{self.budget} {self.bench.corpus.identity} {self.bench.scale_name}")
+        key = record.key(job, self._arena)
         if found := record.read(job.folder, key):
             return found
         self._see_that_the_corpus_stays()
@@ -74,18 +84,20 @@ class LocalRunner:
             job.folder.mkdir(parents=True, exist_ok=True)
             scratch = Path(tempfile.mkdtemp(dir=self._scratch, prefix="trial-"))
             trial = LocalTrial(self.bench, self.budget, self.limits, job, slot, scratch, watch)
-            return await trial.run()
+            result = await trial.run()
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise HarnessError(f"Trial {job.name} cannot be run: {error}", f"Look at {job.folder}.") from error
-            full = error
+            result = Result(Outcome.DISK, f"no space was left: {error.filename or job.folder}")
         finally:
             if scratch is not None:
                 await asyncio.to_thread(remove, scratch)
-        # The trial's own files are gone by now: if there is still no room, every other would fail as well.
-        if min(disk_free_mb(job.folder), disk_free_mb(self._scratch)) < ROOM_MB:
-            raise HarnessError(f"The disk is full at {full.filename or job.folder}.", "Make room, and start again.")
-        return Result(Outcome.DISK, f"no space was left: {full.filename or job.folder}")
+        if result.outcome is Outcome.DISK:
+            # The trial's own files are gone by now: if there is still no room, every other would fail as well.
+            for folder in (job.folder, self._scratch):
+                if disk_free_mb(folder) < ROOM_MB:
+                    raise HarnessError(f"The disk is full at {folder}.", "Make room, and start again.")
+        return result
 
     def _see_that_the_corpus_stays(self) -> None:
         """Raise `HarnessError` if it was rebuilt since this runner was made: its scores would not compare."""

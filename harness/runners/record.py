@@ -13,9 +13,9 @@ from harness.types import Job, Outcome, Result
 NAME = "result.json"
 
 
-def key(job: Job, terms: str) -> str:
-    """Names what was run: text, ruler, seed, and the runner's own terms (budget, corpus, scale)."""
-    parts = [job.source, job.ruler, str(job.seed), terms]
+def key(job: Job, arena: str) -> str:
+    """Names what was run: text, ruler, seed, and the key of the arena."""
+    parts = [job.source, job.ruler, str(job.seed), arena]
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
 
 

@@ -95,7 +95,8 @@ class LocalTrial:
                 following = asyncio.create_task(self._follow(feeder, limit))
                 try:
                     await trainer.wait()
-                    await following  # the feeder sees the trainer hang up, and says how far it came
+                    feeder.hang_up()
+                    await following  # it says how far the trainer came, and when it ended
                 finally:
                     following.cancel()
         except TimeoutError:

@@ -180,6 +180,10 @@ class Module:
         async for line in self._process.stdout:
             yield json.loads(line)
 
+    def hang_up(self) -> None:
+        """Close its lifeline: it ends when it has said what it has to say."""
+        _hang_up(self._process)
+
     async def end(self) -> int:
         """Close its lifeline and wait; its exit code."""
         _hang_up(self._process)

@@ -146,7 +146,9 @@ async def _ask(
     except TimeoutError:
         return {"outcome": "timeout", "reason": f"scoring took longer than {limit:.0f} s: the model is too slow"}
     finally:
-        await scorer.end()
+        code = await scorer.end()
+    if code < 0:
+        return {"outcome": "lost", "reason": "the scorer was killed, which the system does when memory runs out"}
     # A fault of ours, not of the model: an exception, so that no experiment is blamed.
     raise HarnessError(f"The scorer ended without a score: {last_line(log)}", f"See {log}.")
 
