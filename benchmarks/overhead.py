@@ -21,6 +21,7 @@ from harness import hyperparameters, researchers, start
 from harness.git import Repository
 from harness.ledger import Ledger
 from harness.loop import Loop, Parts
+from harness.reading import ledger_path
 from harness.settings import Settings
 from harness.types import Arena, Experiment, Job, Outcome, Result, Watch
 
@@ -62,7 +63,7 @@ def night(count: int) -> list[float]:
         settings = replace(Settings(root=root, tag="own"), experiments=count)
         ruler = (root / "prepare.py").read_text()
         arena = Arena("none", "cpu", "cpu:30", 1, "r", "none", "none", 1)
-        with Ledger.open(settings.ledger) as ledger:
+        with Ledger.open(ledger_path(root)) as ledger:
             repository = Repository.open(root)
             start.begin(start.Plan(settings, None, (), ruler, None, {}), arena, ledger, repository)  # type: ignore[arg-type]
             view = Silent()

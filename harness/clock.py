@@ -14,6 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.sandbox.supervisor import children
+
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -40,16 +42,6 @@ def read_process(pid: int) -> ProcessTime | None:
     with suppress(OSError):
         own = time.clock_gettime((~pid << 3) | 2)  # finer than ticks: the CPU clock of another process
     return ProcessTime(pid, int(fields[19]), own, (int(fields[13]) + int(fields[14])) / TICKS)
-
-
-def children(pid: int) -> list[int]:
-    """Living children of `pid`, zombies included; empty if it is gone."""
-    found: list[int] = []
-    with suppress(OSError):
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            with suppress(OSError):  # the thread ended meanwhile
-                found += map(int, Path(f"/proc/{pid}/task/{thread}/children").read_text().split())
-    return found
 
 
 class TreeClock:

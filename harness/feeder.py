@@ -15,7 +15,6 @@ trainer does to its socket: so work after the end is seen.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import mmap
 import os
@@ -35,6 +34,7 @@ from harness.clock import TreeClock
 from harness.corpora.shards import TokenRows
 from harness.errors import CorpusError, UsageError
 from harness.ruler import Budget, parse_budget
+from harness.sandbox.memory import READ_ONLY, shared
 
 REQUEST = struct.Struct("<Q")
 """Tokens wanted for the next step: a multiple of the context, at most LARGEST_STEP."""
@@ -43,8 +43,6 @@ REPLY = struct.Struct("<IIQd")
 BATCH, END, REFUSED = 0, 1, 2
 LARGEST_STEP = 1 << 22
 """Tokens."""
-SEALS = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | 0x10 | fcntl.F_SEAL_SEAL
-"""0x10 is F_SEAL_FUTURE_WRITE: only mappings that are older than the seal can write."""
 LOOK_SECONDS = 0.1
 """The clock is read this often when nobody asks, so that no process of the trial comes and goes unseen."""
 TELL_SECONDS = 0.25
@@ -90,10 +88,7 @@ class Slots:
         self._width = context + 1
         self.largest_rows = LARGEST_STEP // context
         self._bytes = -(-self.largest_rows * self._width * 2 // mmap.PAGESIZE) * mmap.PAGESIZE
-        self.descriptor = os.memfd_create("batches", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(self.descriptor, 2 * self._bytes)  # a page costs memory once it is written
-        self._memory = mmap.mmap(self.descriptor, 2 * self._bytes)
-        fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, SEALS)
+        self.descriptor, self._memory = shared("batches", 2 * self._bytes, READ_ONLY)
 
     def offset(self, slot: int) -> int:
         """Of the slot's first row, in bytes."""

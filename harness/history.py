@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from harness.hyperparameters import fingerprint
 from harness.ledger import Ledger
-from harness.types import Experiment, Verdict
+from harness.standings import incumbent
+from harness.types import Experiment
 
 
 class Past:
@@ -21,15 +22,7 @@ class Past:
     def incumbent(self) -> Experiment:
         """The last one kept; the baseline until there is one."""
         experiments = self._ledger.experiments(self.tag)
-        kept = [e for e in experiments if e.verdict is Verdict.KEEP and e.id > 0]
-        return max(kept, key=lambda e: self.depth(e.id)) if kept else experiments[0]
-
-    def depth(self, experiment: int) -> int:
-        """Kept experiments between this one and the baseline. A keep's parent is the keep before it."""
-        depth, parent = 0, self._ledger.experiment(self.tag, experiment).parent
-        while parent is not None:
-            depth, parent = depth + 1, self._ledger.experiment(self.tag, parent).parent
-        return depth
+        return incumbent(experiments) or experiments[0]
 
     def source(self, experiment: int) -> str:
         return self._ledger.source(self.tag, experiment)

@@ -188,12 +188,12 @@ class Loop:
         except ContractError as error:
             self.books.settle(experiment, Verdict.FAILED, error.problem, None)
             return
-        assert experiment.parent is not None
-        parent = self.ledger.experiment(self.tag, experiment.parent)
+        origin = experiment.parent
+        assert origin is not None
         noise: float | None = None
         while True:
             experiment = self.ledger.experiment(self.tag, number)
-            parent = self.ledger.experiment(self.tag, parent.id)
+            parent = self.ledger.experiment(self.tag, origin)
             judgement = judge(experiment.scores, parent.scores, noise, self.settings.candidate_seeds)
             if judgement.verdict is not None:
                 break

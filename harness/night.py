@@ -15,7 +15,7 @@ from harness.git import Repository
 from harness.ledger import Ledger
 from harness.live import Heading, open_view
 from harness.loop import Loop, Parts
-from harness.ruler import Ruler
+from harness.reading import ledger_path
 from harness.runners.local import LocalRunner
 from harness.scoring.session import Bench
 from harness.settings import Settings
@@ -27,15 +27,14 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def spend(asked: start.Asked, folder: Path, environ: Mapping[str, str]) -> int:
     """Resolve, prepare, research, report. Returns an exit code; raises `HarnessError`."""
     repository = Repository.open(folder)
-    with Ledger.open(repository.root / "results" / "ledger.db") as ledger:
+    with Ledger.open(ledger_path(repository.root)) as ledger:
         plan = start.plan(asked, repository, ledger, environ, time())
         settings = plan.settings
         for name, text in start.in_words(plan):
             print(f"  {name:<11}{text}", flush=True)
         researcher = researchers.create(settings.researcher, settings)
         with ledger.lock(settings.tag):
-            vocab = Ruler.read(plan.ruler).scale(settings.scale).vocab
-            corpus = corpora.prepare(settings.corpus, vocab, settings.cache, mirror=plan.mirror)
+            corpus = corpora.prepare(settings.corpus, plan.scale.vocab, settings.cache, mirror=plan.mirror)
             arena = start.arena(plan, corpus)
             start.begin(plan, arena, ledger, repository)
             finished = research(plan, arena, corpus, ledger, repository, researcher, environ)
@@ -56,8 +55,7 @@ def research(
 ) -> bool:
     """Run the loop to its end; False if it was told to stop before."""
     settings = plan.settings
-    scale = Ruler.read(plan.ruler).scale(settings.scale)
-    bench = Bench(corpus, settings.corpus, scale, settings.scale, settings.device, environ)
+    bench = Bench(corpus, settings.corpus, plan.scale, settings.scale, settings.device, environ)
     runner = LocalRunner(bench, settings.budget, plan.slots, scratch(settings), arena.key)
     heading = Heading(settings.tag, settings.researcher, start.until(settings), ledger.experiments(settings.tag))
     with open_view(sys.stdout, heading) as view:

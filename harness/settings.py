@@ -44,10 +44,6 @@ class Settings:
         return self.root / "results"
 
     @property
-    def ledger(self) -> Path:
-        return self.results / "ledger.db"
-
-    @property
     def workspace(self) -> Path:
         """Where the incumbent can be looked at."""
         return self.root / "workspace" / self.tag

@@ -13,7 +13,7 @@ from harness.errors import GitError, LedgerError, UsageError
 from harness.git import Repository
 from harness.hyperparameters import check, fingerprint
 from harness.ledger import Ledger, Series
-from harness.ruler import Ruler, parse_budget
+from harness.ruler import Ruler, Scale, parse_budget
 from harness.scoring.session import SCORER
 from harness.settings import Settings
 from harness.types import Arena
@@ -54,6 +54,11 @@ class Plan:
     why: Mapping[str, str]
     """Reason of each choice that was not asked for, by name of the setting."""
     mirror: str | None = None
+
+    @property
+    def scale(self) -> Scale:
+        """The column of the ruler that holds."""
+        return Ruler.read(self.ruler).scale(self.settings.scale)
 
 
 def today(now: float) -> str:

@@ -14,9 +14,10 @@ PACKAGE = ROOT / "harness"
 
 ROOMS = [
     {"types", "errors", "settings", "text"},
-    {"ruler", "clock", "machine", "libraries", "hyperparameters", "summary", "figures", "proof"},
-    {"ledger", "git", "judge", "corpora", "researchers", "sandbox", "tsv", "history"},
-    {"feeder", "scoring", "told", "standings"},
+    {"ruler", "machine", "libraries", "hyperparameters", "summary", "figures", "proof"},
+    {"ledger", "git", "judge", "corpora", "researchers", "sandbox", "tsv"},
+    {"clock", "standings"},
+    {"feeder", "scoring", "told", "history"},
     {"runners", "picture", "plain", "live", "board"},
     {"books", "reading"},
     {"loop"},

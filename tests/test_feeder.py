@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.clock import TreeClock, children, read_process
+from harness.clock import TreeClock, read_process
 from harness.feeder import BATCH, END, LARGEST_STEP, REFUSED, REPLY, REQUEST, Order
+from harness.sandbox.supervisor import children
 
 ROOT = Path(__file__).parents[1]
 CONTEXT, ROWS = 8, 20

@@ -68,7 +68,7 @@ class CappedLog:
 
 
 def children(pid: int) -> list[int]:
-    """Direct children of a process, of all its threads."""
+    """Direct children of a process, of all its threads, zombies included; empty if it is gone."""
     found: list[int] = []
     with contextlib.suppress(OSError):
         for task in os.listdir(f"/proc/{pid}/task"):

@@ -10,9 +10,7 @@ tokens has three times the error).
 
 from __future__ import annotations
 
-import fcntl
 import json
-import mmap
 import os
 import socket
 import sys
@@ -26,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.corpora.shards import TokenRows
+from harness.sandbox.memory import FIXED, READ_ONLY, shared
 from harness.scoring import bits, wire
 
 LOGITS_BYTES = 1 << 26
@@ -33,7 +32,6 @@ LOGITS_BYTES = 1 << 26
 READY_SECONDS = {"cpu": 60.0, "cuda": 180.0}
 """For the server to import torch and build its model."""
 CHUNK_SECONDS = 60.0
-SEALS = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK
 
 
 class Refused(Exception):
@@ -63,15 +61,6 @@ def strided(total: int, wanted: int) -> NDArray[np.int64]:
     return np.arange(count, dtype=np.int64) * total // count
 
 
-def shared(name: str, size: int, seals: int) -> tuple[int, mmap.mmap]:
-    """A memfd of fixed size, mapped for us, then sealed for everybody else."""
-    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.ftruncate(fd, size)
-    view = mmap.mmap(fd, size)
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals | fcntl.F_SEAL_SEAL)
-    return fd, view
-
-
 class Client:
     """One model server, asked chunk by chunk."""
 
@@ -82,8 +71,8 @@ class Client:
             if wire.receive(sock, wire.READY.size) != wire.READY.pack(wire.MAGIC):
                 raise Refused("bad_artifact", "the model server broke the protocol")
             tokens = shape.rows * shape.context
-            token_fd, self._tokens = shared("tokens", tokens * 2, SEALS | F_SEAL_FUTURE_WRITE)
-            logit_fd, self._logits = shared("logits", tokens * shape.vocab * 4, SEALS)
+            token_fd, self._tokens = shared("tokens", tokens * 2, READ_ONLY)
+            logit_fd, self._logits = shared("logits", tokens * shape.vocab * 4, FIXED)
             hello = wire.HELLO.pack(wire.MAGIC, shape.rows, shape.context, shape.vocab)
             socket.send_fds(sock, [hello], [token_fd, logit_fd])
             os.close(token_fd)
@@ -182,10 +171,6 @@ def die_with_harness() -> None:
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
-
-
-F_SEAL_FUTURE_WRITE = 0x0010
-"""Of linux/fcntl.h; Python 3.11 lacks the name."""
 
 
 def main() -> None:
