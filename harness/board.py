@@ -29,17 +29,21 @@ COLUMNS = {
     "params": "right",
     "memory": "right",
     "time": "right",
+    "level": "right",
     "researcher": "left",
     "title": "left",
 }
 """Headings, and the side that their column is flush with."""
 
-SPARED = ("researcher", "params", "memory", "time", "gain", "in all", "verdict", "rank")
+SPARED = ("researcher", "params", "memory", "time", "gain", "in all", "level", "verdict", "rank")
 """Columns that a narrow terminal goes without, in this order."""
 LEAST_TITLE = 24
 EDGES = 4
 """Columns that the frame of the table takes beside the gaps between its columns."""
 
+FULL = 3
+"""Sandbox level that needs no mention (docs/trust.md)."""
+LEVEL = "   level: of the sandbox, 3 is the highest"
 LEGEND = "● kept   ± standard error (seeds)   gain: over the parent, and in all over the baseline; + is better"
 STYLES = {Verdict.KEEP: "green", Verdict.FAILED: "red", None: "yellow"}
 
@@ -78,8 +82,20 @@ def heading(arena: Standings, known: Mapping[str, Arena]) -> list[str]:
     return [words, f"{len(arena.rows)} experiments, {counts}, {arena.hours:.1f} hours of trials; {reached}"]
 
 
-def cells(row: Standing, with_tag: bool) -> list[str]:
-    """One line of the table, in the order of `COLUMNS`."""
+def columns(rows: Iterable[Standing]) -> list[str]:
+    """The headings that tell something of these rows: without that of the sandbox where all were in a full one."""
+    lower = any(row.sandbox is not None and row.sandbox < FULL for row in rows)
+    return [name for name in COLUMNS if name != "level" or lower]
+
+
+def legend(board: Board) -> str:
+    """What the signs mean."""
+    named = any("level" in columns(arena.rows) for arena in board.arenas)
+    return LEGEND + (LEVEL if named else "")
+
+
+def cells(row: Standing, with_tag: bool) -> dict[str, str]:
+    """One line of the table, by the headings of `COLUMNS`."""
     one = row.experiment
     score = figure(one.val_bpb)
     if score:
@@ -88,7 +104,7 @@ def cells(row: Standing, with_tag: bool) -> list[str]:
     title = one_line(one.title, TITLE)
     if row.rank is None and one.reason:
         title += f": {one_line(one.reason, REASON)}"
-    return [
+    texts = [
         "" if row.rank is None else str(row.rank),
         f"{one_line(one.tag, NAME)} {one.id}" if with_tag else str(one.id),
         f"{'●' if row.kept else ' '} {(one.verdict or 'open').replace('_', ' ')}",
@@ -98,20 +114,23 @@ def cells(row: Standing, with_tag: bool) -> list[str]:
         amount(row.params),
         megabytes(row.peak_memory_mb),
         duration(row.total_seconds),
+        "" if row.sandbox is None else str(row.sandbox),
         one_line(one.researcher, NAME),
         title,
     ]
+    return dict(zip(COLUMNS, texts, strict=True))
 
 
 def _plain(board: Board) -> Iterable[str]:
     for arena in board.arenas:
         with_tag = arena.tags > 1
-        rows = [list(COLUMNS), *(cells(row, with_tag) for row in arena.rows)]
-        widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
+        shown = columns(arena.rows)
+        rows = [{name: name for name in shown}, *(cells(row, with_tag) for row in arena.rows)]
+        widths = {name: max(_width(row[name]) for row in rows) for name in shown}
         yield from ("", *heading(arena, board.known), "")
         for row in rows:
-            yield "  ".join(map(_flush, row, widths, COLUMNS.values())).rstrip()
-    yield from ("", LEGEND)
+            yield "  ".join(_flush(row[name], widths[name], COLUMNS[name]) for name in shown).rstrip()
+    yield from ("", legend(board))
 
 
 def _flush(text: str, width: int, side: str) -> str:
@@ -143,7 +162,7 @@ def _on_terminal(board: Board, out: TextIO) -> None:
         if len(shown) < len(arena.rows):
             left = len(arena.rows) - len(shown)
             console.print(Text(f"{left} more are not shown; a pipe gets all: python -m harness.leaderboard | less -S"))
-    console.print(Text(LEGEND, "dim"))
+    console.print(Text(legend(board), "dim"))
 
 
 def _on_screen(rows: Sequence[Standing]) -> list[Standing]:
@@ -158,8 +177,8 @@ def _table(rows: Sequence[Standing], with_tag: bool, width: int) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    texts = [dict(zip(COLUMNS, cells(row, with_tag), strict=True)) for row in rows]
-    widths = {name: max(map(_width, [name, *(text[name] for text in texts)])) for name in COLUMNS}
+    texts = [cells(row, with_tag) for row in rows]
+    widths = {name: max(map(_width, [name, *(text[name] for text in texts)])) for name in columns(rows)}
     shown = _fitting(widths, width)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     # All widths are given: left to itself, rich takes from the narrow columns what a long title has too much.
@@ -175,13 +194,14 @@ def _table(rows: Sequence[Standing], with_tag: bool, width: int) -> Table:
 
 
 def _fitting(widths: Mapping[str, int], width: int) -> list[str]:
-    """The columns that fit beside a readable title; those that tell least go first."""
-    shown = list(COLUMNS)
+    """Of these columns, those that fit beside a readable title; what tells least goes first."""
+    shown = list(widths)
     for name in SPARED:
         if (
             sum(widths[kept] + 3 for kept in shown if kept != "title") + min(widths["title"], LEAST_TITLE) + EDGES
             <= width
         ):
             break
-        shown.remove(name)
+        if name in shown:
+            shown.remove(name)
     return shown

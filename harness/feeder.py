@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import random
 import select
 import socket
 import struct
@@ -43,8 +44,9 @@ REPLY = struct.Struct("<IIQd")
 BATCH, END, REFUSED = 0, 1, 2
 LARGEST_STEP = 1 << 22
 """Tokens."""
-LOOK_SECONDS = 0.1
-"""The clock is read this often when nobody asks, so that no process of the trial comes and goes unseen."""
+LOOK_SECONDS = 0.05
+"""Between two looks at the clock when nobody asks, in the mean. How long it is until the next one never depends on
+when the last one was (an exponential distribution): no process can be timed to live between two of them."""
 TELL_SECONDS = 0.25
 
 
@@ -106,7 +108,8 @@ class Clock:
     def __init__(self, budget: Budget, root: int) -> None:
         self.budget = budget
         self._began = time.monotonic()
-        self._tree = TreeClock(root, leave_out=os.getpid()) if budget.kind == "cpu" else None
+        cores = len(os.sched_getaffinity(0))  # this process is pinned to the slot of the trial
+        self._tree = TreeClock(root, os.getpid(), cores) if budget.kind == "cpu" else None
 
     def seconds(self) -> float:
         """Of the budget's own clock: CPU seconds for `cpu`, else wall seconds."""
@@ -136,6 +139,7 @@ class Feeder:
         self._steps = self._tokens = 0
         self._handed_memory = self._ended = self._stopped = False
         self._last_told = 0.0
+        self._dice = random.SystemRandom()
 
     def run(self) -> None:
         """Serve, and watch the clock, until the harness closes our standard input: the trainer has ended."""
@@ -143,7 +147,8 @@ class Feeder:
         waiting.register(self._socket, select.POLLIN)
         waiting.register(sys.stdin.fileno(), select.POLLIN)
         while True:
-            ready = dict(waiting.poll(LOOK_SECONDS * 1000 if self._clock else None))
+            pause = 1000 * self._dice.expovariate(1 / LOOK_SECONDS) if self._clock else None
+            ready = dict(waiting.poll(pause))
             if sys.stdin.fileno() in ready and not os.read(sys.stdin.fileno(), 4096):
                 break
             self._watch()

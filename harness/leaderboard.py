@@ -65,7 +65,7 @@ def gather(root: Path, tag: str | None = None, every: bool = False) -> board.Boa
 
 
 def record(row: Standing) -> dict[str, str | int | float | None]:
-    """One experiment as a flat object; seconds and tokens are means over its trials, memory is the highest."""
+    """One experiment as a flat object. Of its trials: means of seconds and tokens, most memory and gap, least level."""
     one = row.experiment
     return {
         "rank": row.rank,
@@ -91,6 +91,7 @@ def record(row: Standing) -> dict[str, str | int | float | None]:
         "params": row.params,
         "peak_memory_mb": row.peak_memory_mb,
         "sandbox": row.sandbox,
+        "gap": row.gap,
     }
 
 

@@ -27,7 +27,7 @@ LINE, PARAGRAPH, DIFF = 300, 8_000, 100_000
 LOG_BYTES, LOG_LINES = 16_384, 40
 
 STYLES = {"+": "green", "-": "red", "@": "cyan"}
-TRIAL = ("attempt", "seed", "outcome", "val_bpb", "steps", "tokens/s", "seconds", "memory", "reason")
+TRIAL = ("attempt", "seed", "outcome", "val_bpb", "steps", "tokens/s", "seconds", "memory", "level", "gap", "reason")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -119,6 +119,8 @@ def _trial(trial: Trial) -> list[str]:
         "" if speed is None else f"{speed:,.0f}",
         duration(result.total_seconds),
         megabytes(result.peak_memory_mb),
+        str(result.sandbox),
+        figure(result.gap, 6, "+"),
         one_line(result.reason, 2_000),
     ]
 

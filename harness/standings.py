@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from harness.judge import gain
-from harness.types import Experiment, Result, Verdict
+from harness.types import Experiment, Outcome, Result, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,9 @@ class Standing:
     peak_memory_mb: float | None
     """The highest of its trials."""
     sandbox: int | None
-    """The lowest level of its trials."""
+    """The lowest level of its trials; that of a lost one is not known."""
+    gap: float | None
+    """The largest of its trials, in either direction; None where no audit was made."""
 
     @property
     def kept(self) -> bool:
@@ -125,7 +127,8 @@ def _standing(experiment: Experiment, rank: int | None, total_gain: float | None
         _mean(ok, "tokens"),
         next((r.params for r in ok if r.params is not None), None),
         max((r.peak_memory_mb for r in ok if r.peak_memory_mb is not None), default=None),
-        min((r.sandbox for r in results), default=None),
+        min((r.sandbox for r in results if r.outcome is not Outcome.LOST), default=None),
+        max((r.gap for r in results if r.gap is not None), key=abs, default=None),
     )
 
 

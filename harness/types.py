@@ -120,6 +120,10 @@ class Score:
     """Of scoring, start of its processes included."""
     params: int
     """Counted from the checkpoint by the harness."""
+    gap: float = 0.0
+    """As in `Result`."""
+    audited: int = 0
+    """Targets that the audit compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +150,9 @@ class Result:
     """Level that was in force (docs/trust.md)."""
     beside: int = 0
     """Other trials that ran on this machine when it started."""
+    gap: float | None = None
+    """Bits per byte by which the losses at secret cuts grow or shrink when what follows them is swapped; 0 for a
+    causal model (docs/trust.md)."""
 
     @property
     def ok(self) -> bool:

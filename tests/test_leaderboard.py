@@ -41,6 +41,8 @@ class Night:
         reason: str = "as it fell",
         tag: str = "nov20",
         arena: Arena = ARENA,
+        sandbox: int = 1,
+        gap: float | None = None,
     ) -> int:
         """An experiment with one trial a score; None is a crash."""
         id = self.ledger.open_experiment(tag, arena.key, parent, title, "why", "width", "search").id
@@ -51,6 +53,7 @@ class Night:
             result = Result(
                 outcome, "" if score else "ValueError: no", score, 30.0, 36.0, 5.0, 1000, 8, 900.0, 1_200_000
             )
+            result = replace(result, sandbox=sandbox, gap=gap)
             self.ledger.finish_trial(tag, id, 1, index, result)
         if verdict:
             self.ledger.judge(tag, id, verdict, reason, 0.01 if verdict is Verdict.KEEP and id else None)
@@ -116,7 +119,38 @@ def test_json_has_every_figure_of_an_experiment(night: Night) -> None:
         "params": 1_200_000,
         "peak_memory_mb": 900.0,
         "sandbox": 1,
+        "gap": None,
     }
+
+
+def test_json_has_the_lowest_level_and_the_largest_gap_of_the_trials(night: Night) -> None:
+    id = night.add(1.70, sandbox=3, gap=0.0002)
+    for index, (level, gap) in enumerate([(2, -0.0005), (3, None)], 1):
+        night.ledger.start_trial("nov20", id, 1, index, 9)
+        result = Result(Outcome.OK, val_bpb=1.70, sandbox=level, gap=gap)
+        night.ledger.finish_trial("nov20", id, 1, index, result)
+    assert [(row["sandbox"], row["gap"]) for row in objects() if row["id"] == id] == [(2, -0.0005)]
+
+
+def test_a_lost_trial_says_nothing_of_the_level(night: Night) -> None:
+    id = night.add(1.70, sandbox=3)
+    night.ledger.start_trial("nov20", id, 1, 1, 2)
+    night.ledger.abandon("nov20")
+    assert [row["sandbox"] for row in objects() if row["id"] == id] == [3]
+
+
+def test_the_table_names_the_level_where_a_sandbox_was_not_full(night: Night) -> None:
+    night.add(1.70, sandbox=3, title="walled")
+    shown = run().stdout
+    header, row = (next(line for line in shown.splitlines() if word in line) for word in ("verdict", "walled"))
+    assert row[header.index("level") :][:5] == "    3"
+    assert "level: of the sandbox" in shown
+
+
+def test_the_table_is_silent_on_the_level_where_all_sandboxes_were_full(night: Night) -> None:
+    night.ledger.start_series("nov21", ARENA, {}, "base")
+    night.add(1.70, parent=None, tag="nov21", sandbox=3)
+    assert "level" not in run("--tag", "nov21").stdout
 
 
 def test_the_gain_in_all_is_over_seeds_that_both_have(night: Night) -> None:
@@ -153,7 +187,7 @@ def test_a_row_shows_score_error_seeds_and_verdict(night: Night) -> None:
         "36",
         "s",
     ]
-    assert best.split() == [*words, "search", "wider"]
+    assert best.split() == [*words, "1", "search", "wider"]
     assert any(line.endswith("broken: crash: ValueError: no") for line in lines)
     assert any("open" in line and line.endswith("now") for line in lines)
 

@@ -11,12 +11,13 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from harness.errors import LedgerError, LockedError
-from harness.ledger import Ledger
+from harness.ledger import Ledger, database
 from harness.types import Arena, Outcome, Result, Usage, Verdict
 
 ARENA = Arena("python-1f3a", "cpu", "cpu:30", 1, "r0", "EPYC", "2.13.0", 1)
@@ -401,6 +402,77 @@ def test_a_ledger_of_a_newer_harness_is_refused(path: Path) -> None:
     for readonly in (False, True):
         with pytest.raises(LedgerError, match="version 99"):
             Ledger.open(path, readonly)
+
+
+# A ledger of an older harness
+
+
+@pytest.fixture
+def old(path: Path) -> Path:
+    """A ledger of version 1, with one experiment and its trial."""
+    path.parent.mkdir(parents=True)
+    schema = database.SCHEMA.replace("    gap REAL,\n", "")
+    assert schema != database.SCHEMA
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.executescript(schema)
+    connection.execute(f"PRAGMA application_id = {database.APPLICATION}")
+    connection.execute("PRAGMA user_version = 1")
+    arena = '{"corpus":"c","scale":"cpu","budget":"cpu:30","scorer":1,"ruler":"r","device":"d","torch":"2","threads":1}'
+    connection.execute("INSERT INTO series VALUES ('nov20', 1, ?, '{}', 'base', 0.5, 0)", (arena,))
+    experiment = ("nov20", 0, "a", None, "t", "h", "", "s", 0.5, None, 0, 0, 0, 0.0, "", "keep", "", None, 2.5)
+    connection.execute(f"INSERT INTO experiments VALUES ({', '.join('?' * len(experiment))})", experiment)
+    connection.execute("INSERT INTO attempts VALUES ('nov20', 0, 1, 'commit0', 'hash0', 'X = 0')")
+    trial = (1, "nov20", 0, 1, 0, 17, 0.5, "ok", "", 1.75, 30.0, 36.5, 4.0, 900, 9, 5.0, 7, None, 1, 0)
+    connection.execute(f"INSERT INTO trials VALUES ({', '.join('?' * len(trial))})", trial)
+    connection.close()
+    return path
+
+
+def version(path: Path) -> int:
+    connection = sqlite3.connect(path)
+    found: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    connection.close()
+    return found
+
+
+def test_a_ledger_of_version_1_keeps_its_rows_and_takes_new_ones(old: Path) -> None:
+    audited = replace(OK, gap=-0.0005)
+    for _ in range(2):
+        with Ledger.open(old) as ledger:
+            first = ledger.experiment("nov20", 0)
+            assert (first.verdict, first.val_bpb) == (Verdict.KEEP, 1.75)
+            assert first.trials[0].result == Result(Outcome.OK, "", 1.75, 30.0, 36.5, 4.0, 900, 9, 5.0, 7)
+            id = opened(ledger, 0)
+            ledger.start_trial("nov20", id, 1, 0, 17)
+            read = ledger.finish_trial("nov20", id, 1, 0, audited)
+            assert [trial.result for trial in read.trials] == [audited]
+    assert version(old) == database.VERSION == 2
+
+
+def test_a_ledger_of_version_1_is_read_and_left_as_it_is(old: Path) -> None:
+    with Ledger.open(old, readonly=True) as reader:
+        result = reader.experiment("nov20", 0).trials[0].result
+        assert result is not None
+        assert (result.val_bpb, result.gap) == (1.75, None)
+        assert version(old) == 1
+        with Ledger.open(old) as ledger:  # a run brings it up to date while somebody reads
+            id = opened(ledger, 0)
+            ledger.start_trial("nov20", id, 1, 0, 17)
+            ledger.finish_trial("nov20", id, 1, 0, replace(OK, gap=0.25))
+        result = reader.experiment("nov20", 1).trials[0].result
+        assert result is not None
+        assert result.gap == 0.25
+
+
+def test_an_upgrade_that_fails_leaves_the_ledger_whole(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setitem(database.UPGRADES, 2, "ALTER TABLE nothing ADD COLUMN gap REAL")
+        with pytest.raises(LedgerError):
+            Ledger.open(old)
+    assert version(old) == 1
+    with Ledger.open(old) as ledger:
+        assert ledger.experiment("nov20", 0).val_bpb == 1.75
 
 
 def test_a_damaged_ledger_is_an_error_with_a_mend(ledger: Ledger, path: Path) -> None:

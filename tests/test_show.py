@@ -34,7 +34,7 @@ def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
     with Ledger.open(root / "results" / "ledger.db") as ledger:
         ledger.start_series("nov20", ARENA, {}, base)
         judged(ledger, None, "Baseline", base, Result(Outcome.OK, "", 1.80, 30.0, 36.0), Verdict.KEEP)
-        ok = Result(Outcome.OK, "", 1.75, 30.0, 36.0, 5.0, 1_500_000, 800, 1536.0)
+        ok = Result(Outcome.OK, "", 1.75, 30.0, 36.0, 5.0, 1_500_000, 800, 1536.0, sandbox=3, gap=-0.0003)
         judged(ledger, 0, "wider", wider, ok, Verdict.KEEP)
         judged(ledger, 1, EVIL, evil, Result(Outcome.CRASH, f"ValueError: {EVIL}"), Verdict.FAILED)
         ledger.open_experiment("nov20", ARENA.key, 1, "nothing", "", "", "search")
@@ -79,7 +79,7 @@ def test_idea_verdict_score_and_lineage_are_shown(ledger: Ledger) -> None:
 
 def test_each_trial_is_shown_with_its_figures(ledger: Ledger) -> None:
     row = next(line for line in shown("1").splitlines() if line.startswith("1  "))
-    assert row.split() == ["1", "17", "ok", "1.750000", "800", "50,000", "36", "s", "1.5", "GB"]
+    assert row.split() == ["1", "17", "ok", "1.750000", "800", "50,000", "36", "s", "1.5", "GB", "3", "-0.000300"]
 
 
 def test_the_change_is_shown_against_the_parent(ledger: Ledger) -> None:

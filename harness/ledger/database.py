@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness.errors import LedgerError
 
-VERSION = 1
+VERSION = 2
 APPLICATION = 0x6175_7265
 """Marks a file as a ledger, so that no other program's database is ever written to."""
 
@@ -84,6 +84,7 @@ CREATE TABLE trials (
     claimed_mfu REAL,
     sandbox INTEGER,
     beside INTEGER,
+    gap REAL,
     FOREIGN KEY (tag, experiment, attempt) REFERENCES attempts
 ) STRICT;
 CREATE INDEX trials_by_experiment ON trials (tag, experiment);
@@ -105,6 +106,11 @@ CREATE TABLE events (
     text TEXT NOT NULL
 ) STRICT;
 """
+
+UPGRADES = {2: "ALTER TABLE trials ADD COLUMN gap REAL"}
+"""What makes a ledger of the version before into one of this version."""
+SEEN_AS = {2: "CREATE TEMP VIEW trials AS SELECT *, NULL AS gap FROM main.trials"}
+"""What lets a reader, who may not write, see it as one."""
 
 MENDS = {
     "SQLITE_FULL": "Make room on the disk and start again; all that was recorded before is safe.",
@@ -147,14 +153,14 @@ def _for_reading(path: Path) -> sqlite3.Connection:
     if not path.is_file():
         raise LedgerError(f"There is no ledger at {path}", "Start a run first: python -m harness.run")
     try:
-        return _checked(_open(path, "ro"), path)
+        return _seen_as_new(_checked(_open(path, "ro"), path))
     except sqlite3.OperationalError:
         # In a folder that cannot be written to, SQLite cannot make the files of its write-ahead log. Where
         # none is left over, the file by itself is whole.
         log = path.with_name(path.name + "-wal")
         if log.exists() and log.stat().st_size:
             raise
-        return _checked(_open(path, "ro&immutable=1"), path)
+        return _seen_as_new(_checked(_open(path, "ro&immutable=1"), path))
 
 
 def _for_writing(path: Path) -> sqlite3.Connection:
@@ -164,7 +170,7 @@ def _for_writing(path: Path) -> sqlite3.Connection:
         if not connection.execute("SELECT EXISTS (SELECT 1 FROM sqlite_schema)").fetchone()[0]:
             connection.execute("PRAGMA journal_mode = WAL").fetchone()
             _create(connection)
-        _checked(connection, path)
+        _upgrade(_checked(connection, path))
         # A power failure after COMMIT must not take it back.
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
@@ -197,6 +203,31 @@ def _create(connection: sqlite3.Connection) -> None:
         cursor.execute("COMMIT")
 
 
+def _upgrade(connection: sqlite3.Connection) -> None:
+    """Bring a ledger of an older harness to this version, in one transaction: it is never half of one."""
+    if _version(connection) == VERSION:
+        return
+    with closing(connection.cursor()) as cursor:
+        cursor.execute("BEGIN IMMEDIATE")
+        for version in range(_version(connection) + 1, VERSION + 1):  # another harness may have been first
+            cursor.execute(UPGRADES[version])
+        cursor.execute(f"PRAGMA user_version = {VERSION}")
+        cursor.execute("COMMIT")
+
+
+def _seen_as_new(connection: sqlite3.Connection) -> sqlite3.Connection:
+    """Lay views of this connection over the tables that an older harness made, as the file cannot be changed."""
+    for version in range(_version(connection) + 1, VERSION + 1):
+        connection.execute("PRAGMA temp_store = MEMORY")
+        connection.execute(SEEN_AS[version])
+    return connection
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    return version
+
+
 def _statements(script: str) -> Iterator[str]:
     statement = ""
     for line in script.splitlines(keepends=True):
@@ -209,7 +240,7 @@ def _statements(script: str) -> Iterator[str]:
 def _checked(connection: sqlite3.Connection, path: Path) -> sqlite3.Connection:
     try:
         mark = connection.execute("PRAGMA application_id").fetchone()[0]
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        version = _version(connection)
         if mark != APPLICATION:
             raise LedgerError(f"{path} is a database, but no ledger of this harness", MENDS["SQLITE_NOTADB"])
         if version > VERSION:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from harness.ruler import Budget
 
-LAST_STEP = 0.25
-"""Share of the budget by which the step that meets its end may overrun it; with longer ones, time is no measure."""
-AFTERWARDS = {"cpu": 2.0, "wall": 10.0}
-"""Seconds of the budget's clock for saving, or a tenth of the budget if that is more."""
+LAST_STEP_SHARE, LAST_STEP = 0.05, {"cpu": 0.5, "wall": 2.0}
+"""How far the step that meets the end of the budget may overrun it: a share, or seconds of the budget's clock if
+those are more."""
+AFTERWARDS_SHARE, AFTERWARDS = 0.02, {"cpu": 1.5, "wall": 10.0}
+"""The same for all that comes after: averaging and saving."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +54,16 @@ class Feed:
         """How far the trainer worked beyond its budget, if that is more than is allowed; else ""."""
         if budget.kind == "steps":
             return ""
-        late = self.seconds - budget.amount
-        if late > LAST_STEP * budget.amount:
-            return f"worked on for {late:.1f} s after its {budget.amount:g} s were spent, before it asked for a batch"
-        if self.afterwards > max(AFTERWARDS[budget.kind], budget.amount / 10):
-            return f"worked for {self.afterwards:.1f} s after it knew that its {budget.amount:g} s were spent"
+        late, allowed = self.seconds - budget.amount, max(LAST_STEP[budget.kind], LAST_STEP_SHARE * budget.amount)
+        if late > allowed:
+            return (
+                f"worked on for {late:.2f} s after its {budget.amount:g} s were spent, before it asked for a batch; "
+                f"{allowed:g} s are allowed: make its steps smaller"
+            )
+        allowed = max(AFTERWARDS[budget.kind], AFTERWARDS_SHARE * budget.amount)
+        if self.afterwards > allowed:
+            return (
+                f"worked for {self.afterwards:.2f} s after it knew that its {budget.amount:g} s were spent; "
+                f"{allowed:g} s are allowed, for saving"
+            )
         return ""
