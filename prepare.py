@@ -19,6 +19,7 @@ import argparse
 import atexit
 import errno
 import functools
+import gc
 import json
 import mmap
 import os
@@ -199,7 +200,9 @@ def save_checkpoint(model: torch.nn.Module, config: Mapping[str, object]) -> Non
     OUT.mkdir(parents=True, exist_ok=True)
     write_tensors(model, OUT / "model.safetensors")
     write_text(OUT / "config.json", text)
-    if not FEED:
+    if FEED:
+        gc.freeze()  # what is left to do is to end, and to collect all of torch for that would take a second
+    else:
         score_alone()
 
 
@@ -242,7 +245,9 @@ def score_alone() -> None:
     shutil.copyfile(__file__, OUT / "prepare.py")
     if source := getattr(sys.modules["__main__"], "__file__", None):
         shutil.copyfile(source, OUT / "train.py")
-    scorer = subprocess.run([sys.executable, "-m", "harness.score", str(OUT.resolve())], cwd=HERE)
+    # It ran as you already, outside any sandbox: to score it so, where there is none, adds no danger.
+    command = [sys.executable, "-m", "harness.score", "--allow-unsandboxed", str(OUT.resolve())]
+    scorer = subprocess.run(command, cwd=HERE)
     if scorer.returncode:
         print(f"The checkpoint is saved in {OUT}, but was not scored (see above).", file=sys.stderr)
         print(f"  Try again: python -m harness.score {OUT}", file=sys.stderr)
@@ -254,7 +259,7 @@ def exit_by_cause(kind: type[BaseException], error: BaseException, trace: Traceb
     text = str(error).lower()
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(sign in text for sign in NO_MEMORY):
         raise SystemExit(EXIT_OUT_OF_MEMORY)
-    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "no space left on device" in text:
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "no space left on device" in text:
         raise SystemExit(EXIT_DISK_FULL)
 
 

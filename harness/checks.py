@@ -279,8 +279,15 @@ def _keys(place: Place) -> Iterator[Row]:
 
 
 def _sandbox(place: Place) -> Iterator[Row]:
-    mend = "Start only nights whose train.py you would run by hand; docs/trust.md says what that means."
-    yield warning("sandbox", "level 1: code under test runs in processes of its own, as your user", mend)
+    from harness.sandbox.bubblewrap import INSTALL
+    from harness.start import shelter
+
+    sandbox = shelter(place.device, 1, place.environ, unsandboxed=True)
+    if sandbox.level > 1:
+        yield ok("sandbox", str(sandbox)) if sandbox.level == 3 else warning("sandbox", str(sandbox), INSTALL)
+        return
+    mend = f"{INSTALL} Without it a run asks for --allow-unsandboxed; docs/trust.md says what that means."
+    yield problem("sandbox", str(sandbox), mend)
 
 
 def deep(place: Place) -> Iterator[Row]:

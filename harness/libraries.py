@@ -6,7 +6,10 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import Distribution, distributions
+from itertools import pairwise
 
+VENDORED = frozenset({"_vendor", "_vendored", "vendor", "vendored", "extern", "third_party"})
+"""Folders with copies of other distributions, which may stand in another split."""
 ROOTS = ("torch", "numpy", "safetensors")
 """What `train.py` and `prepare.py` import, besides the standard library."""
 
@@ -36,6 +39,33 @@ def training_distributions(path: Sequence[str] | None = None, roots: Iterable[st
             if need.marker is None or need.marker.evaluate({"extra": extra}):
                 waiting += [(normalise(need.name), wanted) for wanted in ("", *need.extras)]
     return frozenset(name for name, _ in seen)
+
+
+def shown_distributions(path: Sequence[str] | None = None) -> frozenset[str]:
+    """Those whose text a sandbox shows: what training needs, and what that holds vendored copies of."""
+    known, needed = installed(path), training_distributions(path)
+    parts = [name.split("/") for each in needed for name in recorded(known[each])]
+    copied = {after.removesuffix(".py") for way in parts for at, after in pairwise(way) if at in VENDORED}
+    return needed | {name for name, each in known.items() if copied & (tops(each) | {name})}
+
+
+def recorded(distribution: Distribution) -> list[str]:
+    """Names of what a distribution installed, below the folder it lies in, with `/`.
+
+    From the text of its RECORD: to parse torch's as a table takes longer than all else that is asked of it.
+    """
+    text = distribution.read_text("RECORD")
+    if text is not None:
+        names = [line.partition(",")[0].strip('"') for line in text.splitlines()]
+    else:
+        names = [file.as_posix() for file in distribution.files or ()]
+        names += (distribution.read_text("top_level.txt") or "").split()
+    return [name for name in names if name and not name.startswith(("..", "/"))]
+
+
+def tops(distribution: Distribution, depth: int = 1) -> set[str]:
+    """The first `depth` parts of those names."""
+    return {"/".join(name.split("/")[:depth]) for name in recorded(distribution)} - {"__pycache__"}
 
 
 def installed(path: Sequence[str] | None = None) -> Mapping[str, Distribution]:

@@ -21,6 +21,26 @@ from harness.errors import HarnessError, UsageError
 
 MOST_WORKERS = 8
 """Workers that a CPU gets when no number is asked for; more cores than this are used only when asked for."""
+SHARED_NODES = ("nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-modeset", "dxg")
+"""Of the NVIDIA driver, for all GPUs; `dxg` is what a GPU is behind in WSL2."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One GPU as its driver names it."""
+
+    index: int
+    """In PCI bus order."""
+    uuid: str
+    name: str
+    memory_mb: int
+    minor: int
+    """Number of its device node."""
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """What CUDA opens for this GPU; not all are on every machine."""
+        return (f"/dev/nvidia{self.minor}", *(f"/dev/{name}" for name in SHARED_NODES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,19 +55,7 @@ class Device:
     """GPUs of that model, or cores."""
     memory_mb: int
     """Of one GPU, or of the machine."""
-    gpus: tuple[int, ...] = ()
-    """Their numbers in PCI bus order: as CUDA_VISIBLE_DEVICES means them if CUDA_DEVICE_ORDER=PCI_BUS_ID."""
-
-
-@dataclass(frozen=True, slots=True)
-class Gpu:
-    """One GPU as its driver names it."""
-
-    index: int
-    """In PCI bus order."""
-    uuid: str
-    name: str
-    memory_mb: int
+    gpus: tuple[Gpu, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +64,8 @@ class Slot:
 
     cores: tuple[int, ...]
     """To be pinned to; on a CPU one core."""
-    gpu: int | None = None
-    """Number in PCI bus order; None on a CPU."""
+    gpu: Gpu | None = None
+    """None on a CPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +110,7 @@ def pick_device(
     if seen and build and build.cuda:
         alike = [gpu for gpu in seen if gpu.name == seen[0].name]
         memory = min(gpu.memory_mb for gpu in alike)
-        return Device("cuda", seen[0].name, len(alike), memory, tuple(gpu.index for gpu in alike))
+        return Device("cuda", seen[0].name, len(alike), memory, tuple(alike))
     if request is None:
         return _cpu()
     raise _no_cuda(seen, build, visible)
@@ -147,7 +155,8 @@ def installed_gpus() -> list[Gpu]:
 def _gpu(nvml: Any, index: int) -> Gpu:
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
     memory = nvml.nvmlDeviceGetMemoryInfo(handle).total // 2**20
-    return Gpu(index, nvml.nvmlDeviceGetUUID(handle), nvml.nvmlDeviceGetName(handle), memory)
+    minor = nvml.nvmlDeviceGetMinorNumber(handle)
+    return Gpu(index, nvml.nvmlDeviceGetUUID(handle), nvml.nvmlDeviceGetName(handle), memory, minor)
 
 
 def visible_gpus(gpus: Sequence[Gpu], visible: str | None) -> list[Gpu]:

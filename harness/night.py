@@ -35,6 +35,7 @@ def spend(asked: start.Asked, folder: Path, environ: Mapping[str, str]) -> int:
         researcher = researchers.create(settings.researcher, settings)
         with ledger.lock(settings.tag):
             corpus = corpora.prepare(settings.corpus, plan.scale.vocab, settings.cache, mirror=plan.mirror)
+            corpora.see_that_nothing_is_shown(corpus)
             arena = start.arena(plan, corpus)
             start.begin(plan, arena, ledger, repository)
             finished = research(plan, arena, corpus, ledger, repository, researcher, environ)
@@ -55,7 +56,7 @@ def research(
 ) -> bool:
     """Run the loop to its end; False if it was told to stop before."""
     settings = plan.settings
-    bench = Bench(corpus, settings.corpus, plan.scale, settings.scale, settings.device, environ)
+    bench = Bench(corpus, settings.corpus, plan.scale, settings.scale, settings.device, environ, plan.sandbox)
     runner = LocalRunner(bench, settings.budget, plan.slots, scratch(settings), arena.key)
     heading = Heading(settings.tag, settings.researcher, start.until(settings), ledger.experiments(settings.tag))
     with open_view(sys.stdout, heading) as view:

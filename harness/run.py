@@ -40,6 +40,9 @@ def run(
         str | None, typer.Option(help="cpu or cuda. Default: a GPU that torch can use, else the CPU.")
     ] = None,
     mirror: Annotated[str | None, typer.Option(help="Address to fetch climbmix from, instead of its own.")] = None,
+    allow_unsandboxed: Annotated[
+        bool, typer.Option("--allow-unsandboxed", help="Where no sandbox holds, run code under test as your user.")
+    ] = False,
 ) -> None:
     """Do research on train.py: propose, train, score, judge, keep or leave; and again, until told to stop.
 
@@ -63,6 +66,7 @@ def run(
         workers=workers,
         device=device,
         mirror=mirror,
+        allow_unsandboxed=allow_unsandboxed,
     )
     print("Research on train.py: every experiment is committed, trained, scored and judged.", flush=True)
     try:

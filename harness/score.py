@@ -22,6 +22,9 @@ def score(
     corpus: Annotated[str | None, typer.Option(help="Default: the one it was trained on.")] = None,
     scale: Annotated[str | None, typer.Option(help="gpu or cpu. Default: that of the training.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda. Default: that of the training.")] = None,
+    allow_unsandboxed: Annotated[
+        bool, typer.Option("--allow-unsandboxed", help="Where no sandbox holds, run the model's code as your user.")
+    ] = False,
 ) -> None:
     """Score a checkpoint on the fixed rows of val: bits per byte, by processes that believe nothing it says."""
     from harness.errors import HarnessError
@@ -29,7 +32,8 @@ def score(
     asked = {"corpus": corpus, "scale": scale, "device": device}
     print(f"Scoring the checkpoint in {folder} on val.", flush=True)
     try:
-        result = measure(folder, {name: value for name, value in asked.items() if value}, os.environ)
+        given = {name: value for name, value in asked.items() if value}
+        result = measure(folder, given, os.environ, unsandboxed=allow_unsandboxed)
     except HarnessError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
@@ -39,7 +43,7 @@ def score(
     raise typer.Exit(0 if result.ok else 1)
 
 
-def measure(folder: Path, asked: dict[str, str], environ: Mapping[str, str]) -> Result:
+def measure(folder: Path, asked: dict[str, str], environ: Mapping[str, str], *, unsandboxed: bool = False) -> Result:
     """The score as a result. Raises `HarnessError` where the folder or the corpus cannot be used."""
     import asyncio
     import shutil
@@ -50,7 +54,7 @@ def measure(folder: Path, asked: dict[str, str], environ: Mapping[str, str]) -> 
     from harness.ruler import Ruler
     from harness.scoring.session import Bench, Failure
     from harness.scoring.session import score as run
-    from harness.start import corpora_cache, read_text
+    from harness.start import corpora_cache, read_text, shelter
     from harness.types import Outcome, Result
 
     facts = {**_facts(folder), **asked}
@@ -75,7 +79,8 @@ def measure(folder: Path, asked: dict[str, str], environ: Mapping[str, str]) -> 
                 f"python prepare.py --corpus {facts['corpus']} --scale {facts['scale']}",
             )
         device = machine.pick_device(facts["device"], visible=environ.get("CUDA_VISIBLE_DEVICES"))
-        bench = Bench(corpus, facts["corpus"], size, facts["scale"], device.kind, environ)
+        sandbox = shelter(device, 1, environ, unsandboxed=unsandboxed)
+        bench = Bench(corpus, facts["corpus"], size, facts["scale"], device.kind, environ, sandbox)
         scored = asyncio.run(run(bench, room, Path(scratch), gpu=device.gpus[0] if device.gpus else None))
     if isinstance(scored, Failure):
         return Result(scored.outcome, scored.reason)
@@ -87,6 +92,8 @@ def measure(folder: Path, asked: dict[str, str], environ: Mapping[str, str]) -> 
         tokens=facts.get("tokens", 0),
         steps=facts.get("steps", 0),
         params=scored.params,
+        sandbox=sandbox.level,
+        gap=scored.gap,
     )
 
 

@@ -14,6 +14,8 @@ from harness.git import Repository
 from harness.hyperparameters import check, fingerprint
 from harness.ledger import Ledger, Series
 from harness.ruler import Ruler, Scale, parse_budget
+from harness.sandbox import levels
+from harness.sandbox.walls import Sandbox
 from harness.scoring.session import SCORER
 from harness.settings import Settings
 from harness.types import Arena
@@ -38,6 +40,7 @@ class Asked:
     workers: int | None = None
     device: str | None = None
     mirror: str | None = None
+    allow_unsandboxed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,7 @@ class Plan:
     """Text of `prepare.py` that holds for the whole series."""
     series: Series | None
     """The series that is gone on with."""
+    sandbox: Sandbox
     why: Mapping[str, str]
     """Reason of each choice that was not asked for, by name of the setting."""
     mirror: str | None = None
@@ -102,7 +106,17 @@ def plan(asked: Asked, repository: Repository, ledger: Ledger, environ: Mapping[
         device=device.kind,
         cache=cache,
     )
-    return Plan(settings, device, slots, ruler, series, why, asked.mirror)
+    sandbox = shelter(device, len(slots), environ, unsandboxed=asked.allow_unsandboxed)
+    private = [repository.root, settings.results, cache]
+    sandbox.view.protect([*private, Path(settings.corpus)] if settings.corpus not in corpora.NAMED else private)
+    return Plan(settings, device, slots, ruler, series, sandbox, why, asked.mirror)
+
+
+def shelter(device: machine.Device, slots: int, environ: Mapping[str, str], *, unsandboxed: bool = False) -> Sandbox:
+    """What stands around every trial here. Raises `SandboxError` if nothing holds and nobody allowed that."""
+    limits = levels.bounds(device.kind, machine.memory_mb(), slots)
+    nodes = device.gpus[0].nodes if device.gpus else ()
+    return levels.choose(environ, limits, unsandboxed=unsandboxed, devices=nodes)
 
 
 def corpora_cache(environ: Mapping[str, str]) -> Path:
@@ -260,7 +274,7 @@ def in_words(plan: Plan) -> list[tuple[str, str]]:
         ("device", where),
         *((name, str(facts[name])) for name in ("scale", "corpus", "researcher")),
         ("budget", f"{asked.budget} a trial, {asked.workers} at a time"),
-        ("sandbox", "level 1: code under test runs as your user (docs/trust.md)"),
+        ("sandbox", str(plan.sandbox)),
         ("until", until(asked)),
     ]
     return [(name, f"{text}; {plan.why[name]}" if name in plan.why else text) for name, text in lines]

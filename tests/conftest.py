@@ -11,7 +11,10 @@ import pytest
 
 from harness import corpora
 from harness.corpora import Corpus
+from harness.machine import Slot, cores, memory_mb
 from harness.ruler import Ruler
+from harness.sandbox import levels
+from harness.sandbox.walls import Sandbox
 from harness.scoring.session import Bench
 
 ROOT = Path(__file__).parents[1]
@@ -103,9 +106,23 @@ def ruler() -> str:
     return small_ruler()
 
 
+@pytest.fixture(scope="session")
+def slot() -> Slot:
+    """A core of this test process alone, where there are as many as test processes."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+    available = cores()
+    return Slot((available[worker % len(available)],))
+
+
+@pytest.fixture(scope="session")
+def sandbox() -> Sandbox:
+    """The highest that this machine has; level 1 where it has none, as a user would have to ask for."""
+    return levels.choose(os.environ, levels.bounds("cpu", memory_mb(), 2), unsandboxed=True)
+
+
 @pytest.fixture
-def bench(corpus: Corpus, text_corpus: Path, ruler: str) -> Bench:
-    return Bench(corpus, str(text_corpus), Ruler.read(ruler).scale("cpu"), "cpu", "cpu", os.environ)
+def bench(corpus: Corpus, text_corpus: Path, ruler: str, sandbox: Sandbox) -> Bench:
+    return Bench(corpus, str(text_corpus), Ruler.read(ruler).scale("cpu"), "cpu", "cpu", os.environ, sandbox)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@
 """
 
 from harness.corpora.archive import export, import_
-from harness.corpora.catalogue import NAMED, find, prepare
+from harness.corpora.catalogue import NAMED, find, prepare, see_that_nothing_is_shown
 from harness.corpora.corpus import Corpus, load
 from harness.corpora.shards import TokenRows
 from harness.corpora.source import SPLITS, Source, Split, Unit
@@ -22,4 +22,5 @@ __all__ = [
     "import_",
     "load",
     "prepare",
+    "see_that_nothing_is_shown",
 ]

@@ -80,6 +80,14 @@ def prepare(
     return corpus
 
 
+def see_that_nothing_is_shown(corpus: Corpus) -> None:
+    """Raise CorpusError if the text of val or holdout lies where code under test can read it."""
+    if corpus.manifest.name == "python":
+        from harness.corpora.python import see_that_nothing_is_shown
+
+        see_that_nothing_is_shown(corpus)
+
+
 def _folder(source: Source, vocab: int, cache: Path) -> Path:
     return cache / folder_name(source.key, vocab)
 

@@ -1,7 +1,7 @@
 """The `python` corpus: sources of the standard library and of installed distributions.
 
 Real text that is on every machine. Distributions go whole to one split. Val and holdout come only from those
-that training has no need of, so that no sandbox need show what a model is measured on.
+that training has no need of, nor a copy of, so that no sandbox shows what a model is measured on.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from functools import cached_property, partial
 from itertools import takewhile
 from pathlib import Path
 
+from harness.corpora.corpus import Corpus, mend
 from harness.corpora.scripts import Origin, Script, origins, read
 from harness.corpora.source import SPLITS, Split, Unit
 from harness.errors import CorpusError
-from harness.libraries import installed, training_distributions
+from harness.libraries import installed, shown_distributions
 
 LIMIT = 64_000_000
 """Bytes of text in all splits."""
@@ -74,7 +75,7 @@ class InstalledPython:
     @cached_property
     def _chosen(self) -> Chosen:
         """What each split is made of: dealt, then cut to size."""
-        needed = training_distributions(self._path)
+        needed = shown_distributions(self._path)
         everything = [o for o in origins(needed, self._path, self._standard) if o.scripts or not o.name]
         dealt = deal([o for o in everything if o.name and o.name not in needed], self._held)
         chosen: dict[Split, Sequence[Origin]] = {}
@@ -111,6 +112,17 @@ class InstalledPython:
                 "from installed packages that training has no need of.",
                 "Install some more packages, or name a file or folder of text as the corpus.",
             )
+
+
+def see_that_nothing_is_shown(corpus: Corpus) -> None:
+    """Raise CorpusError if trials are shown a text of val or holdout: what is installed has changed since."""
+    held = {unit.rpartition(" ")[0] for split in ("val", "holdout") for unit in corpus.units(split)}
+    if seen := sorted(held & shown_distributions()):
+        raise CorpusError(
+            f"Code under test could read what it is measured on: training needs {', '.join(seen)} by now, and "
+            f"{corpus.identity} holds it out.",
+            mend(corpus.manifest.spec),
+        )
 
 
 def deal(origins: Sequence[Origin], held: int) -> Mapping[Split, Sequence[Origin]]:

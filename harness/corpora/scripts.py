@@ -12,12 +12,10 @@ from importlib.metadata import Distribution
 from pathlib import Path
 
 import harness
-from harness.libraries import installed
+from harness.libraries import VENDORED, installed
 
 LARGEST = 1_000_000
 """Bytes of a file; what is larger was not written by hand."""
-VENDORED = frozenset({"_vendor", "_vendored", "vendor", "vendored", "extern", "third_party"})
-"""Folders with copies of other distributions, which may stand in another split."""
 NOT_STANDARD = frozenset({"site-packages", "dist-packages", "__pycache__"})
 MADE = ("__editable__", "_sysconfigdata")
 """How names of sources begin that a build made, with this machine's paths in them."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import signal
 import socket
 import sys
 from collections.abc import Mapping
@@ -21,13 +22,15 @@ from harness.runners.claims import last_claims
 from harness.runners.limits import Feed, Limits
 from harness.sandbox.process import Command, Exit, Module, Supervised, environment
 from harness.scoring.artifact import BadArtifact, Missing, take, take_checkpoint
-from harness.scoring.session import Bench, Failure, last_line, score, visible
+from harness.scoring.session import EXCEEDED, Bench, Failure, Servers, last_line, score, visible
 from harness.text import tail_bytes
 from harness.types import Job, Outcome, Progress, Result, Watch
 
 EXIT_OUT_OF_MEMORY, EXIT_DISK_FULL = 77, 78
 """How `prepare.py` ends a trainer for which memory or disk ran out."""
 LOG_BYTES = 1 << 23
+SOURCE_BYTES = 1 << 17
+"""Of a train.py: weights are learned in the trial, and not written into the text."""
 
 
 class LocalTrial:
@@ -37,12 +40,26 @@ class LocalTrial:
         self, bench: Bench, budget: str, limits: Limits, job: Job, slot: Slot, scratch: Path, watch: Watch
     ) -> None:
         self._bench, self._budget, self._limits = bench, budget, limits
-        self._job, self._slot, self._scratch, self._watch = job, slot, scratch, watch
-        self._out = scratch / "out"
+        self._job, self._slot, self._watch = job, slot, watch
+        # The trainer sees the one and never the other: what lies there is imported by the model servers.
+        self._room, self._servers_room = scratch / "train", scratch / "score"
+        self._out = self._room / "out"
         self._feed = Feed()
+        self._warming: asyncio.Task[Servers] | None = None
 
     async def run(self) -> Result:
         """Train, take the checkpoint, score."""
+        size = len(self._job.source.encode("utf-8", "surrogatepass"))
+        if size > SOURCE_BYTES:
+            reason = f"train.py has {size:,} bytes; at most {SOURCE_BYTES:,} are taken, since weights are to be learned"
+            return Result(Outcome.INVALID, reason)
+        try:
+            return await self._run()
+        finally:
+            if self._warming is not None:
+                await (await asyncio.shield(self._warming)).end()
+
+    async def _run(self) -> Result:
         self._show("starting")
         ended, late = await self._train()
         claims = self._keep_log()
@@ -54,6 +71,7 @@ class LocalTrial:
             steps=feed.steps,
             peak_memory_mb=claims.get("peak_memory_mb") if self._slot.gpu is not None else ended.max_rss_mb,
             claimed_mfu=claims.get("mfu"),
+            sandbox=self._bench.sandbox.level,
         )
         if failure := self._failure(ended, late):
             return replace(result, outcome=failure.outcome, reason=failure.reason)
@@ -69,21 +87,24 @@ class LocalTrial:
         (checkpoint / "train.py").write_text(self._job.source, encoding="utf-8", newline="")
         (checkpoint / "prepare.py").write_text(self._job.ruler, encoding="utf-8", newline="")
         (checkpoint / "trial.json").write_text(json.dumps(self._facts(), indent=1))
-        scored = await score(
-            self._bench, checkpoint, self._scratch, self._slot.cores, self._slot.gpu, self._limits.score
-        )
+        warm = None if self._warming is None else await asyncio.shield(self._warming)
+        cores, gpu = self._slot.cores, self._slot.gpu
+        scored = await score(self._bench, checkpoint, self._servers_room, cores, gpu, self._limits.score, warm)
         if isinstance(scored, Failure):
             return replace(result, outcome=scored.outcome, reason=scored.reason, params=params)
-        return replace(result, val_bpb=scored.val_bpb, params=params, scoring_seconds=scored.seconds)
+        return replace(
+            result, val_bpb=scored.val_bpb, params=params, scoring_seconds=scored.seconds, gap=scored.gap
+        )
 
     async def _train(self) -> tuple[Exit, str]:
         """How the trainer ended; and which limit it passed, "" if none."""
-        (self._scratch / "train.py").write_text(self._job.source, encoding="utf-8", newline="")
-        (self._scratch / "prepare.py").write_text(self._job.ruler, encoding="utf-8", newline="")
-        self._out.mkdir()
+        self._out.mkdir(parents=True)
+        self._servers_room.mkdir()
+        (self._room / "train.py").write_text(self._job.source, encoding="utf-8", newline="")
+        (self._room / "prepare.py").write_text(self._job.ruler, encoding="utf-8", newline="")
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            trainer = await Supervised.start(self._command(theirs))
+            trainer = await Supervised.start(self._command(theirs), self._bench.sandbox)
             try:
                 feeder = await self._start_feeder(ours, trainer.pid)
             except BaseException:
@@ -112,7 +133,7 @@ class LocalTrial:
 
     def _command(self, sock: socket.socket) -> Command:
         env = environment(
-            self._scratch,
+            self._room,
             self._bench.environ,
             AUTORESEARCH_SCALE=self._bench.scale_name,
             AUTORESEARCH_BUDGET=self._budget,
@@ -125,11 +146,12 @@ class LocalTrial:
         )
         return Command(
             argv=[sys.executable, "train.py"],
-            cwd=self._scratch,
+            cwd=self._room,
             output=self._job.folder / "output.log",
             env=env,
             cores=self._slot.cores,
             fds=[sock.fileno()],
+            devices=self._slot.gpu.nodes if self._slot.gpu else (),
         )
 
     async def _start_feeder(self, sock: socket.socket, root: int) -> Module:
@@ -166,10 +188,17 @@ class LocalTrial:
                 feed.seconds, feed.fraction = said["seconds"], said["fraction"]
             if event == "end":
                 feed.ended = True
+                self._warm()
                 limit.reschedule(now() + self._limits.save)
             feed.stopped |= event == "stopped"
             if event != "closed":
                 self._show("saving" if feed.ended else "training")
+
+    def _warm(self) -> None:
+        """Start the model servers: while the trainer saves, they import what they need, and wait."""
+        if self._warming is None:
+            warm = Servers.warm(self._bench, self._servers_room, self._slot.cores, self._slot.gpu)
+            self._warming = asyncio.create_task(warm)
 
     def _late(self) -> str:
         feed, limits = self._feed, self._limits
@@ -181,21 +210,16 @@ class LocalTrial:
 
     def _failure(self, ended: Exit, late: str) -> Failure | None:
         """What went wrong in training, by exit code and feeder; None if nothing did."""
-        feed, output = self._feed, self._job.folder / "output.log"
-        if ended.code is None or self._feed.lost:
-            who = "feeder" if self._feed.lost else "supervisor"
+        feed = self._feed
+        if ended.code is None or feed.lost:
+            who = "feeder" if feed.lost else "supervisor"
             return Failure(Outcome.LOST, f"its {who} was killed, which the system does when memory runs out")
+        if ended.exceeded:
+            return Failure(EXCEEDED[ended.exceeded.what], ended.exceeded.figures)
         if late:
             return Failure(Outcome.TIMEOUT, late)
-        if ended.code == EXIT_OUT_OF_MEMORY:
-            return Failure(Outcome.OOM, last_line(output))
-        if ended.code == EXIT_DISK_FULL:
-            return Failure(Outcome.DISK, last_line(output))
-        if ended.code == -9:
-            return Failure(Outcome.OOM, "killed by the system, as it does when memory runs out")
         if ended.code:
-            how = f"exit code {ended.code}" if ended.code > 0 else f"signal {-ended.code}"
-            return Failure(Outcome.CRASH, f"{last_line(output)} ({how})")
+            return self._crash(ended.code)
         if not feed.started:
             return Failure(Outcome.INVALID, "ended without asking for a batch: train.py must iterate over batches()")
         if not feed.ended:
@@ -203,6 +227,16 @@ class LocalTrial:
         if overrun := self._feed.overrun(parse_budget(self._budget)):
             return Failure(Outcome.TIMEOUT, overrun)
         return None
+
+    def _crash(self, code: int) -> Failure:
+        said = last_line(self._job.folder / "output.log")
+        if code == EXIT_OUT_OF_MEMORY:
+            return Failure(Outcome.OOM, said)
+        if code == EXIT_DISK_FULL:
+            return Failure(Outcome.DISK, said)
+        if code == -signal.SIGKILL:
+            return Failure(Outcome.OOM, "killed by the system, as it does when memory runs out")
+        return Failure(Outcome.CRASH, f"{said} ({f'exit code {code}' if code > 0 else f'signal {-code}'})")
 
     def _facts(self) -> dict[str, object]:
         """What `harness.score` needs to measure the checkpoint again."""

@@ -15,13 +15,18 @@ import os
 import sys
 import sysconfig
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.errors import SandboxError
+from harness.sandbox.bounds import Exceeded
+from harness.sandbox.walls import Sandbox
+from harness.text import one_line, tail_bytes
 
-SUPERVISOR = Path(__file__).with_name("supervisor.py")
+SUPERVISOR = "harness.sandbox.supervisor"
+PACKAGES = str(Path(__file__).parents[2])
+"""The harness that is running, wherever the user stands."""
 END_SECONDS = 15.0
 """How long a tree may take to die; a supervisor sweeps for ten."""
 PASSED = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "CUDA_HOME", "CUDA_PATH", "TRITON_PTXAS_PATH")
@@ -34,6 +39,7 @@ class Command:
 
     argv: Sequence[str]
     cwd: Path
+    """Its scratch folder: the one place that it may write to."""
     output: Path
     """Where its standard output and error go, capped."""
     env: Mapping[str, str]
@@ -41,7 +47,10 @@ class Command:
     """Cores it is pinned to; empty: all."""
     fds: Sequence[int] = ()
     """Descriptors it inherits, under their own numbers."""
-    limits: Mapping[str, int] = field(default_factory=lambda: {"RLIMIT_CORE": 0, "RLIMIT_FSIZE": 1 << 34})
+    reads: Sequence[Path] = ()
+    """Files that it is shown beside what every command is."""
+    devices: Sequence[str] = ()
+    """Device nodes of its GPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +62,8 @@ class Exit:
     cut: bool
     """The harness ended it."""
     max_rss_mb: float
+    exceeded: Exceeded | None = None
+    """The bound for which the supervisor ended it."""
 
 
 def environment(scratch: Path, source: Mapping[str, str], **extra: str) -> dict[str, str]:
@@ -62,6 +73,7 @@ def environment(scratch: Path, source: Mapping[str, str], **extra: str) -> dict[
         **allowed(source),
         **({"PYTHONPATH": far} if far else {}),
         "HOME": str(scratch),
+        "LOGNAME": "trial",  # asked for by compilers' caches; there is no list of users to find a name in
         "TMPDIR": str(scratch),
         "XDG_CACHE_HOME": str(scratch / ".cache"),
         "PYTHONUNBUFFERED": "1",
@@ -92,12 +104,12 @@ def far_libraries() -> tuple[str, ...]:
 class Supervised:
     """A running untrusted command."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
+    def __init__(self, process: asyncio.subprocess.Process, output: Path) -> None:
+        self._process, self._output = process, output
         self._exit: asyncio.Task[Exit] = asyncio.create_task(self._collect())
 
     @classmethod
-    async def start(cls, command: Command) -> Supervised:
+    async def start(cls, command: Command, sandbox: Sandbox) -> Supervised:
         """Raises `SandboxError` if no process can be started."""
         spec = {
             "argv": list(command.argv),
@@ -106,11 +118,16 @@ class Supervised:
             "env": dict(command.env),
             "cores": list(command.cores),
             "fds": list(command.fds),
-            "limits": dict(command.limits),
+            "devices": list(command.devices),
+            "level": sandbox.level,
+            "walls": sandbox.walls(command.cwd, command.reads, command.devices),
+            "bounds": asdict(sandbox.bounds),
+            "limits": sandbox.bounds.of_each(gpu=bool(command.devices)),
         }
-        argv = [sys.executable, "-I", "-S", str(SUPERVISOR), json.dumps(spec)]
+        argv = [sys.executable, "-S", "-P", "-m", SUPERVISOR, json.dumps(spec)]
         with open(os.devnull, "wb") as nowhere:
-            return cls(await _spawn(argv, allowed({}), command.fds, stderr=nowhere.fileno()))
+            env = {**allowed({}), "PYTHONPATH": PACKAGES}
+            return cls(await _spawn(argv, env, command.fds, stderr=nowhere.fileno()), command.output)
 
     @property
     def pid(self) -> int:
@@ -118,7 +135,10 @@ class Supervised:
         return self._process.pid
 
     async def wait(self) -> Exit:
-        """Until the command has ended and its tree is swept. May be awaited by several, and cancelled."""
+        """Until the command has ended and its tree is swept. May be awaited by several, and cancelled.
+
+        Raises `SandboxError` if its walls could not be put up, so that it never ran.
+        """
         return await asyncio.shield(self._exit)
 
     async def end(self) -> Exit:
@@ -138,7 +158,11 @@ class Supervised:
         if not line:
             return Exit(None, cut=False, max_rss_mb=0.0)
         report = json.loads(line)
-        return Exit(report["code"], report["cut"], report["max_rss_mb"])
+        if report["failed"]:
+            said = one_line(tail_bytes(self._output, 2000), 500)
+            raise SandboxError(f"The sandbox could not be put up: {said}", "python -m harness.doctor says what holds.")
+        exceeded = Exceeded(*report["exceeded"]) if report["exceeded"] else None
+        return Exit(report["code"], report["cut"], report["max_rss_mb"], exceeded)
 
 
 class Module:
@@ -163,8 +187,8 @@ class Module:
 
         Of `environ` it gets the allowlist, of `extra` all; what it writes to standard error goes to a file.
         """
-        # The harness that is running, wherever the user stands and whatever lies in that folder (-P).
-        path = os.pathsep.join([str(Path(__file__).parents[2]), *far_libraries()])
+        # Whatever lies in the folder where the user stands (-P).
+        path = os.pathsep.join([PACKAGES, *far_libraries()])
         env = {**allowed(environ), **(extra or {}), "PYTHONPATH": path}
         argv = [sys.executable, "-P", "-m", module, json.dumps(spec)]
         with errors.open("wb") as log:

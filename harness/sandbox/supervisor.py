@@ -1,10 +1,11 @@
 """The process between the harness and one untrusted command; nothing of the command outlives it.
 
-Run as a script with one JSON argument (see `process.Command`). It is a subreaper, so daemons that detach
-themselves become its children and die with the rest. Its standard input is a lifeline that the harness holds:
-when that closes, because the trial is over or because the harness was killed, it ends the whole tree. Output of
-the command is drained with a cap, so that it can neither fill the disk nor block on a full pipe. Last, it writes
-one line to standard output: how the command ended and what it used.
+`python -m harness.sandbox.supervisor JSON` (see `process.Command`) puts up the walls around the command, and looks
+whether it keeps to its bounds. It is a subreaper, so daemons that detach themselves become its children and die
+with the rest. Its standard input is a lifeline that the harness holds: when that closes, because the trial is over
+or because the harness was killed, it ends the whole tree. Output of the command is drained with a cap, so that it
+can neither fill the disk nor block on a full pipe. Last, it writes one line to standard output: how the command
+ended and what it used.
 
 Standard library only: it starts in some 20 ms.
 """
@@ -21,13 +22,31 @@ import signal
 import sys
 import time
 from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.sandbox import landlock, privileges, seccomp
+from harness.sandbox.bounds import Bounds, Exceeded, Watch, set_limits
+from harness.sandbox.memory import anonymous
+
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+LOOK_SECONDS, DISK_SECONDS = 0.05, 0.5
+"""Between two looks at processes and memory, and at the scratch folder."""
+LAST_TO_LIVE = 1000
+"""As an OOM score: where memory runs out, the kernel ends the command before anybody else."""
+BWRAP_SIGNALS = range(129, 129 + 64)
+"""Exit codes with which bubblewrap says that the command died of a signal."""
+PACKAGES = ".packages"
+NODES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+FACTS = ("/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/filesystems", "/proc/sys/vm", "/proc/self")
+"""What a command may read of /proc where it has none of its own."""
 HEAD_BYTES = 1 << 19
 TAIL_BYTES = 1 << 19
 SWEEP_SECONDS = 10.0
+MOST_PROCESSES = 1 << 16
+"""That are walked at once; a fork bomb can grow as fast as it is counted."""
 
 
 class CappedLog:
@@ -77,23 +96,57 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def descendants(pid: int) -> list[int]:
-    """All below a process, nearest first."""
+def descendants(pid: int, most: int = MOST_PROCESSES) -> list[int]:
+    """All below a process, nearest first; of a tree that grows as it is walked, little more than `most`."""
     found = children(pid)
     for child in found:  # grows while it is walked: breadth first
         found += children(child)
+        if len(found) > most:
+            break
     return found
 
 
-def start(spec: dict[str, Any], output: int) -> int:
-    """Fork and execute the command in a process group of its own; returns its pid."""
-    libc, supervisor = ctypes.CDLL(None), os.getpid()
+@dataclass(slots=True)
+class Status:
+    """What bubblewrap says of the command, on a pipe of its own: its exit code is otherwise not to be told from theirs."""
+
+    fd: int
+    said: bytes = b""
+
+    def exit_code(self) -> int | None:
+        """Of the command; None if it was never started or its end was not seen."""
+        os.set_blocking(self.fd, False)
+        with contextlib.suppress(BlockingIOError):
+            while data := os.read(self.fd, 4096):
+                self.said += data
+        codes = [found["exit-code"] for line in self.said.splitlines() if "exit-code" in (found := json.loads(line))]
+        return -(codes[0] - 128) if codes and codes[0] in BWRAP_SIGNALS else codes[0] if codes else None
+
+
+def start(spec: dict[str, Any], output: int) -> tuple[int, Status | None]:
+    """Fork, put up the walls and execute the command in a session of its own; its pid, and bubblewrap's word."""
+    argv, kept, status = spec["argv"], list(spec["fds"]), None
+    if spec["level"] == 3:
+        status_read, status_write = os.pipe2(os.O_CLOEXEC)
+        filters = anonymous("seccomp", seccomp.program(alone=False, gpu=bool(spec["devices"]), own_signals=False))
+        told = ["--seccomp", str(filters), "--json-status-fd", str(status_write)]
+        argv, status = [*spec["walls"]["bwrap"], *told, "--", *argv], Status(status_read)
+        kept += [filters, status_write]
+    supervisor = os.getpid()
     pid = os.fork()
-    if pid:
-        return pid
+    if pid == 0:
+        execute(spec, argv, kept, output, supervisor)
+    if status is not None:
+        os.close(status_write)
+        os.close(filters)
+    return pid, status
+
+
+def execute(spec: dict[str, Any], argv: Sequence[str], kept: Sequence[int], output: int, supervisor: int) -> None:
+    """In the child: everything from the fork to the command's first instruction. Never returns."""
     try:
         # Dies with the supervisor, should that be killed; its own children do not, which a sandbox must see to.
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != supervisor:
             os._exit(127)
         os.setsid()
@@ -101,21 +154,48 @@ def start(spec: dict[str, Any], output: int) -> int:
         null = os.open(os.devnull, os.O_RDONLY)
         for source, target in ((null, 0), (output, 1), (output, 2)):
             os.dup2(source, target)
-        for fd in spec["fds"]:
+        for fd in kept:
             os.set_inheritable(fd, True)
-        for name, amount in spec["limits"].items():
-            which = getattr(resource, name)
-            hard = resource.getrlimit(which)[1]
-            amount = amount if hard == resource.RLIM_INFINITY else min(amount, hard)
-            resource.setrlimit(which, (amount, amount))
+        if spec["cores"]:
+            os.sched_setaffinity(0, spec["cores"])
+        with contextlib.suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text(str(LAST_TO_LIVE))
+        set_limits(spec["limits"])
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
             signal.signal(number, signal.SIG_DFL)
-        os.execve(spec["argv"][0], spec["argv"], spec["env"])
+        if spec["level"] == 2:
+            link_packages(spec["walls"]["packages"], spec["env"])
+            enclose(spec["walls"], bool(spec["devices"]))
+        os.execve(argv[0], argv, spec["env"])
     except BaseException as error:
-        os.write(2, f"cannot start {spec['argv'][0]}: {error}\n".encode())
+        os.write(2, f"cannot start {argv[0]}: {error}\n".encode())
     finally:
         os._exit(127)
+
+
+def link_packages(packages: Mapping[str, str], env: dict[str, str]) -> None:
+    """Level 2: a folder of links in the scratch folder, for Python to find distributions by."""
+    folder = Path(PACKAGES).absolute()
+    for name, path in packages.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).symlink_to(path)
+    env["PYTHONPATH"] = str(folder)
+
+
+def enclose(walls: dict[str, Any], gpu: bool) -> None:
+    """Level 2, on this very process and all that it will start: rights, files, system calls, in this order."""
+    version = landlock.abi()
+    present = [path for path in (*walls["read"], *FACTS) if os.path.exists(path)]
+    nodes = [path for path in (*NODES, *walls["devices"]) if os.path.exists(path)]
+    rules = [landlock.Rule(path, landlock.Rights.READ) for path in present]
+    rules += [landlock.Rule(path, landlock.Rights.LIST) for path in walls["listed"]]
+    rules += [landlock.Rule(os.getcwd(), landlock.Rights.WRITE)]
+    rules += [landlock.Rule(path, landlock.Rights.DEVICE) for path in nodes]
+    privileges.drop()
+    landlock.restrict(rules, version)
+    own_signals = version < landlock.SCOPES_SIGNALS
+    seccomp.install(seccomp.program(alone=True, gpu=gpu, own_signals=own_signals, pid=os.getpid()))
 
 
 def reap(main: int) -> int | None:
@@ -128,11 +208,14 @@ def reap(main: int) -> int | None:
     return status
 
 
-def sweep(main: int) -> int | None:
+def sweep(main: int, ended: bool) -> int | None:
     """End every descendant; returns the wait status of `main` if it was collected here.
 
-    Stopped first and killed then, so that a chain of forks cannot run ahead of the walk.
+    Where `main` is bubblewrap, the kernel ends its namespace with it. Others are stopped first and killed then, so
+    that a chain of forks cannot run ahead of the walk.
     """
+    if not ended:  # afterwards its number may be another's
+        os.kill(main, signal.SIGKILL)
     status = None
     deadline = time.monotonic() + SWEEP_SECONDS
     while time.monotonic() < deadline:
@@ -143,10 +226,19 @@ def sweep(main: int) -> int | None:
                     os.kill(pid, number)
         collected = reap(main)
         status = status if collected is None else collected
-        if not children(os.getpid()):
+        if not has_children():
             break
         time.sleep(0.002)
     return status
+
+
+def has_children() -> bool:
+    """Zombies included. Asked of `waitid`, since what /proc lists of a tree that changes can lack some."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def drain(pipe: int, log: CappedLog) -> bool:
@@ -160,13 +252,23 @@ def drain(pipe: int, log: CappedLog) -> bool:
     return True
 
 
-def watch(main: int, pipe: int, wake: int, log: CappedLog) -> tuple[int | None, bool]:
-    """Until the command ends (its wait status) or the lifeline closes (None, True)."""
+@dataclass(frozen=True, slots=True)
+class End:
+    """Why the supervisor stopped waiting."""
+
+    status: int | None
+    """Wait status of the command, if it ended by itself."""
+    exceeded: Exceeded | None = None
+
+
+def attend(main: int, pipe: int, wake: int, log: CappedLog, watch: Watch) -> End:
+    """Until the command ends, passes a bound, or the lifeline closes."""
     selector = selectors.DefaultSelector()
     for fd in (0, pipe, wake):
         selector.register(fd, selectors.EVENT_READ)
+    look = disk = time.monotonic()
     while True:
-        for key, _ in selector.select():
+        for key, _ in selector.select(LOOK_SECONDS):
             if key.fd == pipe and not drain(pipe, log):
                 selector.unregister(pipe)
             elif key.fd == wake:
@@ -174,9 +276,19 @@ def watch(main: int, pipe: int, wake: int, log: CappedLog) -> tuple[int | None, 
                     os.read(wake, 4096)
                 status = reap(main)
                 if status is not None:
-                    return status, False
+                    return End(status)
             elif key.fd == 0 and not os.read(0, 4096):
-                return None, True
+                return End(None)
+        now = time.monotonic()
+        exceeded = None
+        if now - look >= LOOK_SECONDS:
+            exceeded, look = watch.processes(descendants(os.getpid(), watch.bounds.processes)), now
+        if not exceeded and now - disk >= DISK_SECONDS:
+            # A walk over many files takes its time, and then as long again is waited.
+            exceeded = watch.disk()
+            disk = time.monotonic() + (time.monotonic() - now)
+        if exceeded:
+            return End(None, exceeded)
 
 
 def main() -> None:
@@ -190,28 +302,37 @@ def main() -> None:
     wake, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-    if spec["cores"]:
-        os.sched_setaffinity(0, spec["cores"])
     pipe, pipe_write = os.pipe2(os.O_CLOEXEC)
     os.set_blocking(pipe, False)
     log = CappedLog(spec["output"])
-    pid = start(spec, pipe_write)
+    watch = Watch(Bounds(**spec["bounds"]), spec["cwd"])
+    pid, bwrap = start(spec, pipe_write)
     os.close(pipe_write)
     for fd in spec["fds"]:
         os.close(fd)  # or the other side would never see the command hang up
-    status, cut = watch(pid, pipe, wake, log)
-    swept = sweep(pid)
+    end = attend(pid, pipe, wake, log, watch)
+    swept = sweep(pid, ended=end.status is not None)
     drain(pipe, log)
     log.close()
-    status = swept if status is None else status
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     report = {
-        "code": None if status is None else os.waitstatus_to_exitcode(status),
-        "cut": cut,
-        "max_rss_mb": usage.ru_maxrss / 1024,
+        **verdict(end, swept, bwrap),
+        "exceeded": None if end.exceeded is None else [end.exceeded.what, end.exceeded.figures],
+        "max_rss_mb": max(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024, watch.peak_mb),
     }
     with contextlib.suppress(BrokenPipeError):
         os.write(1, json.dumps(report).encode() + b"\n")
+
+
+def verdict(end: End, swept: int | None, bwrap: Status | None) -> dict[str, Any]:
+    """Exit code of the command; whether we cut it; whether it never ran, since its walls could not be put up."""
+    status = swept if end.status is None else end.status
+    code = None if status is None else os.waitstatus_to_exitcode(status)
+    failed = False
+    if bwrap is not None and end.status is not None:
+        inner = bwrap.exit_code()
+        failed = inner is None and code is not None and code > 0
+        code = code if inner is None else inner
+    return {"code": code, "cut": end.status is None, "failed": failed}
 
 
 if __name__ == "__main__":
