@@ -27,7 +27,7 @@ LIMITS = Limits(start=60, train=60, save=60, score=60)
 
 
 @pytest.fixture
-def run(bench: Bench, ruler: str, tmp_path: Path):
+def run(bench: Bench, ruler: str, tmp_path: Path, slot: Slot):
     """Runs one trial of a text; keyword arguments for the runner and the job."""
 
     def go(
@@ -40,7 +40,7 @@ def run(bench: Bench, ruler: str, tmp_path: Path):
         arena: str = "arena",
     ) -> Result:
         async def trial() -> Result:
-            runner = LocalRunner(bench, budget, [Slot((0,))], tmp_path / "scratch", arena, limits)
+            runner = LocalRunner(bench, budget, [slot], tmp_path / "scratch", arena, limits)
             job = Job("t", 3, 1, 0, seed, source, ruler, tmp_path / "trial")
             return await runner.run(job, watch or (lambda progress: None))
 

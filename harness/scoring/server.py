@@ -1,8 +1,8 @@
 """The model server: untrusted, since it runs `build_model` and `forward` of the code under test.
 
-Run as a script in a scratch folder that holds train.py, prepare.py and the checkpoint; it imports nothing of the
-harness but the protocol, which lies beside it. It gets token ids and gives logits; it never sees a target, and
-nothing it sends is unpickled, parsed or printed to a researcher.
+Run as a script in a folder of its own, empty at first: torch is imported while others still work. At `START` the
+folder holds train.py, prepare.py and the checkpoint. It imports nothing of the harness but the protocol. It gets token
+ids and gives logits; it never sees a target, and nothing it sends is unpickled, parsed or printed to a researcher.
 """
 
 from __future__ import annotations
@@ -46,24 +46,26 @@ def serve(sock: socket.socket, model: torch.nn.Module, device: str, wire: Any) -
     hello, fds, _, _ = socket.recv_fds(sock, wire.HELLO.size, 2)
     _, most, context, vocab = wire.HELLO.unpack(hello)
     tokens = np.frombuffer(mmap.mmap(fds[0], most * context * 2, prot=mmap.PROT_READ), np.uint16)
-    logits = np.frombuffer(mmap.mmap(fds[1], most * context * vocab * 4), np.uint8)
+    logits = mmap.mmap(fds[1], most * context * vocab * 4)
     while True:
         try:
             _, number, rows = wire.REQUEST.unpack(wire.receive(sock, wire.REQUEST.size))
         except EOFError:
             return
         batch = torch.from_numpy(tokens[: rows * context].astype(np.int64)).view(rows, context)
-        answer = model(batch.to(device))
-        if isinstance(answer, torch.Tensor):
-            kind = {torch.float32: wire.FLOAT32, torch.bfloat16: wire.BFLOAT16}.get(answer.dtype, wire.OTHER)
-            shape = tuple(answer.shape)
-        else:
-            kind, shape = wire.OTHER, (rows, context, vocab)
-        if kind != wire.OTHER and shape == (rows, context, vocab):
-            raw = answer.detach().contiguous().cpu().view(torch.uint8).numpy().reshape(-1)
-            logits[: raw.size] = raw
-        shape = (*shape, 0, 0, 0)[:3] if len(shape) <= 3 else (0, 0, 0)
+        kind, shape = write(model(batch.to(device)), (rows, context, vocab), logits, wire)
         sock.sendall(wire.REPLY.pack(wire.MAGIC, number, kind, *shape))
+
+
+def write(answer: Any, wanted: tuple[int, ...], logits: mmap.mmap, wire: Any) -> tuple[int, tuple[int, ...]]:
+    """Put an answer of the wanted shape into the buffer, in one copy; its type and shape, for the reply."""
+    if not isinstance(answer, torch.Tensor):
+        return wire.OTHER, wanted
+    kind = {torch.float32: wire.FLOAT32, torch.bfloat16: wire.BFLOAT16}.get(answer.dtype, wire.OTHER)
+    shape = tuple(answer.shape)
+    if kind != wire.OTHER and shape == wanted:
+        torch.frombuffer(logits, dtype=answer.dtype, count=answer.numel()).view(shape).copy_(answer)
+    return kind, (*shape, 0, 0, 0)[:3] if len(shape) <= 3 else (0, 0, 0)
 
 
 def main() -> None:
@@ -75,9 +77,14 @@ def main() -> None:
     assert source.loader is not None
     wire = importlib.util.module_from_spec(source)
     source.loader.exec_module(wire)
+    sock = socket.socket(fileno=spec["socket"])
+    try:
+        wire.receive(sock, wire.START.size)
+    except EOFError:
+        return  # there is nothing to score
     model = load(Path.cwd(), spec["device"])
     with torch.inference_mode():
-        serve(socket.socket(fileno=spec["socket"]), model, spec["device"], wire)
+        serve(sock, model, spec["device"], wire)
 
 
 if __name__ == "__main__":

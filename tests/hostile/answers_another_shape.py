@@ -1,0 +1,9 @@
+"""One logit too few.
+
+outcome: bad_artifact
+reason: logits have shape
+"""
+
+
+def answer(self, tokens, logits):
+    return logits[..., 1:]

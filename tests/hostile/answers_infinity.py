@@ -1,0 +1,9 @@
+"""Infinity for every token.
+
+outcome: invalid
+reason: not finite
+"""
+
+
+def answer(self, tokens, logits):
+    return logits + float("inf")
