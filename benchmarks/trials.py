@@ -22,7 +22,7 @@ from harness.hyperparameters import Value
 from harness.ruler import Ruler
 from harness.runners.local import LocalRunner
 from harness.scoring.session import Bench
-from harness.start import corpora_cache
+from harness.start import corpora_cache, shelter
 from harness.types import Job
 
 ROOT = Path(__file__).parents[1]
@@ -40,7 +40,8 @@ async def collect(count: int, out: Path) -> None:
     source, ruler = ((ROOT / name).read_text() for name in ("train.py", "prepare.py"))
     scale = Ruler.read(ruler).scale("cpu")
     corpus = corpora.prepare("python", scale.vocab, corpora_cache(os.environ))
-    slots = machine.slots(None, machine.pick_device("cpu"))
+    device = machine.pick_device("cpu")
+    slots = machine.slots(None, device)
     names = [item.name for item in hyperparameters.read(source, "cpu") if item.range is not None]
     done = {row["number"] for row in csv.DictReader(out.open())} if out.exists() else set()
     with tempfile.TemporaryDirectory() as scratch, out.open("a", newline="") as file:
@@ -48,7 +49,7 @@ async def collect(count: int, out: Path) -> None:
         if not done:
             writer.writeheader()
         runner = LocalRunner(
-            Bench(corpus, "python", scale, "cpu", "cpu", os.environ),
+            Bench(corpus, "python", scale, "cpu", "cpu", os.environ, shelter(device, len(slots), os.environ)),
             scale.budget,
             slots,
             Path(scratch, "scratch"),

@@ -103,7 +103,7 @@ def test_a_process_of_every_trial_starts_without_torch(module: str) -> None:
 
 def test_the_environment_and_the_command_line_are_read_by_commands_alone() -> None:
     allowed = {"run", "leaderboard", "show", "score", "doctor"}
-    processes = {"feeder.py", "scorer.py", "server.py", "supervisor.py"}  # their argument is the harness's
+    processes = {"feeder.py", "scorer.py", "server.py", "supervisor.py", "probe.py"}  # their argument is the harness's
     for name, path in files():
         if name in allowed or path.name in processes:
             continue

@@ -37,7 +37,7 @@ SMALL = Bounds(memory_mb=2048, processes=64, disk_mb=64, files=2000)
 SHARED, PLANTED = ("/tmp", "/dev/shm", "/var/tmp"), ("hoard", "weights", "planted")
 """Where anybody may write, and what the cases would leave there."""
 
-HONEST = '''
+HONEST = """
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -87,7 +87,7 @@ def main():
 
 if __name__ == "__main__":
     main()
-'''
+"""
 HOOKS = ("before", "during", "after", "save", "at_last", "building", "answer")
 HEAD = """
 import json as _json
@@ -258,7 +258,7 @@ def test_a_hook_of_every_case_is_called() -> None:
 
 
 def test_what_one_trial_leaves_no_other_finds(run, world: World) -> None:
-    leave = '''
+    leave = """
 import os
 from pathlib import Path
 PLACES = {os.path.abspath(os.path.expanduser(p + "/weights")) for p in ("/tmp", "/dev/shm", "/var/tmp", ".", "~")}
@@ -272,7 +272,7 @@ def before():
             Path(place).write_text("learned")
         except OSError:
             pass
-'''
+"""
     head = HEAD.format(world=world.told())
     for name in ("first", "second"):
         result = run(head + leave + HONEST, name=name)

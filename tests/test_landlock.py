@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -28,6 +28,7 @@ from harness.sandbox.landlock import Rights, Rule
 spec = json.loads(sys.argv[1])
 inside, outside, shown, parent = Path(spec["inside"]), Path(spec["outside"]), Path(spec["shown"]), os.getppid()
 rules = [Rule(path, Rights.READ) for path in (*spec["system"], str(shown))]
+rules += [Rule(path, Rights.LIST) for path in spec.get("listed", [])]
 rules += [Rule(str(inside), Rights.WRITE), Rule("/dev/null", Rights.DEVICE)]
 privileges.drop()
 landlock.restrict(rules, spec["version"])
@@ -49,7 +50,7 @@ def folders(tmp_path: Path) -> dict[str, str]:
     return {name: str(tmp_path / name) for name in ("inside", "outside", "shown")}
 
 
-def confined(folders: dict[str, str], code: str, version: int = HERE) -> str:
+def confined(folders: Mapping[str, object], code: str, version: int = HERE) -> str:
     """`ok`, or the error's name, of Python code in a process that is confined; it may print before."""
     script = CONFINED.replace("{code}", code.replace("\n", "\n    "))
     spec = json.dumps({**folders, "version": version, "system": SYSTEM})
@@ -143,6 +144,13 @@ def test_what_it_starts_is_as_confined(folders: dict[str, str]) -> None:
         confined(folders, "print(subprocess.run(['cat', outside / 'file'], stderr=subprocess.DEVNULL).returncode)")
         == "1\nok"
     )
+
+
+@needs_landlock
+def test_a_folder_can_be_listed_without_a_right_to_its_files(folders: dict[str, str]) -> None:
+    listed = {**folders, "listed": [folders["outside"]]}
+    assert confined(listed, "os.listdir(outside)") == "ok"
+    assert confined(listed, "(outside / 'file').read_text()") == "EACCES"
 
 
 @needs_landlock

@@ -105,7 +105,8 @@ def test_each_level_promises_all_that_the_lower_ones_do() -> None:
 
 
 def test_the_table_of_the_documents_is_what_is_promised() -> None:
-    rows = re.findall(r"^\| (\w[\w ]+) \| (yes|no) \| (yes|no) \| (yes|no) \|$", (ROOT / "docs/trust.md").read_text(), re.M)
+    text = (ROOT / "docs/trust.md").read_text()
+    rows = re.findall(r"^\| (\w[\w ]+) \| (yes|no) \| (yes|no) \| (yes|no) \|$", text, re.M)
     told = {level: {name for name, *kept in rows if kept[3 - level] == "yes"} for level in (3, 2, 1)}
     assert told == {level: set(promised) for level, promised in PROMISED.items()}
 
@@ -173,5 +174,5 @@ def test_a_program_below_the_wanted_version_is_said_to_be_too_old(tmp_path: Path
 def test_a_broken_promise_takes_the_level_away(sandbox) -> None:
     if sandbox.level < 3:
         pytest.skip("needs bubblewrap")
-    leaky = replace(sandbox, view=replace(sandbox.view, read=(*sandbox.view.read, "/tmp", str(Path.home()))))
+    leaky = replace(sandbox, view=replace(sandbox.view, read=("/tmp", *sandbox.view.read)))
     assert "reads nothing outside" in levels.examine(leaky, os.environ)

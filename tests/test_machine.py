@@ -15,8 +15,8 @@ from harness import machine
 from harness.errors import HarnessError, UsageError
 from harness.machine import Device, Gpu, Slot, TorchBuild
 
-H100 = [Gpu(i, f"GPU-{i}{i}aa-0000", "NVIDIA H100 80GB HBM3", 81559 - i) for i in range(4)]
-MIXED = [*H100[:2], Gpu(2, "GPU-22aa-0000", "NVIDIA RTX A2000", 6138)]
+H100 = [Gpu(i, f"GPU-{i}{i}aa-0000", "NVIDIA H100 80GB HBM3", 81559 - i, i) for i in range(4)]
+MIXED = [*H100[:2], Gpu(2, "GPU-22aa-0000", "NVIDIA RTX A2000", 6138, 5)]
 WITH_CUDA = TorchBuild("2.13.0", "13.0")
 WITHOUT_CUDA = TorchBuild("2.13.0+cpu", None)
 
@@ -31,7 +31,7 @@ def tree(top: Path, files: dict[str, str]) -> Path:
 
 def test_a_gpu_is_taken_when_torch_can_use_it() -> None:
     device = machine.pick_device(None, gpus=H100, build=WITH_CUDA)
-    assert device == Device("cuda", "NVIDIA H100 80GB HBM3", 4, 81556, (0, 1, 2, 3))
+    assert device == Device("cuda", "NVIDIA H100 80GB HBM3", 4, 81556, tuple(H100))
 
 
 def test_a_gpu_that_torch_cannot_use_is_not_taken_by_itself() -> None:
@@ -61,8 +61,8 @@ def test_an_unknown_device_is_refused() -> None:
 
 
 def test_gpus_of_another_model_than_the_first_are_left_out() -> None:
-    assert machine.pick_device(None, gpus=MIXED, build=WITH_CUDA).gpus == (0, 1)
-    assert machine.pick_device(None, gpus=MIXED, build=WITH_CUDA, visible="2,0").gpus == (2,)
+    assert machine.pick_device(None, gpus=MIXED, build=WITH_CUDA).gpus == (MIXED[0], MIXED[1])
+    assert machine.pick_device(None, gpus=MIXED, build=WITH_CUDA, visible="2,0").gpus == (MIXED[2],)
 
 
 @pytest.mark.parametrize(
@@ -185,16 +185,22 @@ def test_more_workers_than_cores_are_refused(workers: int) -> None:
 
 
 def test_each_gpu_worker_gets_a_gpu_and_its_share_of_cores() -> None:
-    device = Device("cuda", "NVIDIA H100 80GB HBM3", 2, 81559, (3, 1))
-    assert machine.slots(None, device, range(5)) == [Slot((0, 1), 3), Slot((2, 3), 1)]
-    assert machine.slots(1, device, range(5)) == [Slot((0, 1, 2, 3, 4), 3)]
+    device = Device("cuda", "NVIDIA H100 80GB HBM3", 2, 81559, (H100[3], H100[1]))
+    assert machine.slots(None, device, range(5)) == [Slot((0, 1), H100[3]), Slot((2, 3), H100[1])]
+    assert machine.slots(1, device, range(5)) == [Slot((0, 1, 2, 3, 4), H100[3])]
 
 
 def test_gpus_share_cores_where_there_are_fewer_cores() -> None:
-    device = Device("cuda", "NVIDIA H100 80GB HBM3", 3, 81559, (0, 1, 2))
+    device = Device("cuda", "NVIDIA H100 80GB HBM3", 3, 81559, tuple(H100[:3]))
     assert [slot.cores for slot in machine.slots(None, device, [6, 7])] == [(6,), (7,), (6,)]
 
 
 def test_more_workers_than_gpus_are_refused() -> None:
     with pytest.raises(UsageError, match="GPU of its own, and there are 2"):
-        machine.slots(3, Device("cuda", "NVIDIA H100 80GB HBM3", 2, 81559, (0, 1)), range(16))
+        machine.slots(3, Device("cuda", "NVIDIA H100 80GB HBM3", 2, 81559, tuple(H100[:2])), range(16))
+
+
+def test_a_gpu_names_the_device_nodes_that_cuda_opens() -> None:
+    nodes = Gpu(0, "GPU-0", "NVIDIA H100", 81559, minor=3).nodes
+    assert {"/dev/nvidia3", "/dev/nvidiactl", "/dev/nvidia-uvm"} <= set(nodes)
+    assert "/dev/nvidia0" not in nodes

@@ -225,9 +225,24 @@ def test_a_command_runs_on_its_cores_alone(run, tmp_path: Path) -> None:
 SMALL = Bounds(memory_mb=200, processes=30, disk_mb=8, files=50)
 
 BEYOND = {
-    "memory": "import os\nif os.fork() == 0: a = b'x' * 150_000_000\nelse: b = b'y' * 150_000_000\nimport time; time.sleep(60)",
-    "processes": "import os, time\nwhile True:\n    try:\n        if os.fork() == 0: time.sleep(60)\n    except OSError: pass",
-    "disk": "import time\nfor n in range(60): open(f'f{n}', 'w').write('x')\ntime.sleep(60)",
+    "memory": """
+        import os, time
+        os.fork()
+        held = b"x" * 150_000_000
+        time.sleep(60)
+        """,
+    "processes": """
+        import os, time
+        while True:
+            if os.fork() == 0:
+                time.sleep(60)
+        """,
+    "disk": """
+        import time
+        for number in range(60):
+            open(f"f{number}", "w").write("x")
+        time.sleep(60)
+        """,
 }
 
 

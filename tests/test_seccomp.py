@@ -41,7 +41,8 @@ NEVER = """
 """
 NEVER_OUTSIDE = """
     connect fchmod fchmodat fchmodat2 fchown fchownat utimensat setxattr lsetxattr fsetxattr removexattr lremovexattr
-    fremovexattr setxattrat removexattrat file_setattr shmget shmat semget msgget mq_open inotify_add_watch
+    fremovexattr setxattrat removexattrat file_setattr shmget shmat semget semop semctl msgget msgrcv msgctl mq_open
+    inotify_add_watch
 """
 TIOCSTI, TIOCLINUX, TCGETS, F_GETFL, F_SETOWN, F_SETSIG = 0x5412, 0x541C, 0x5401, 3, 8, 10
 UNIX, INET, PACKET, STREAM, DGRAM, CLOEXEC = 1, 2, 17, 1, 2, 0x80000
@@ -404,3 +405,21 @@ def test_workers_hand_tensors_over_in_a_network_of_their_own(tmp_path: Path, mon
     monkeypatch.chdir(tmp_path)
     code = "from torch.utils.data import DataLoader\nprint(sum(map(len, DataLoader(range(8), 4, num_workers=2))))"
     assert under(LEVEL_3, code) == "8"
+
+
+SIGCHLD, SIGINT, A_POINTER, A_HIGH_POINTER = 17, 2, 0x7FFC12345678, 0x100000000
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("level", [LEVEL_3, LEVEL_2, LEVEL_2_GPU])
+def test_to_have_children_forgotten_is_done_in_word_only(machine: str, level: dict[str, bool]) -> None:
+    """An answer of 0 without the deed: what a child used is never lost to the clock."""
+    (number,) = {rule.numbers[machine] for rule in seccomp.rules(**level) if rule.call == "rt_sigaction"}
+    code, audit = seccomp.program(**level, machine=machine), MACHINES[machine].audit
+    asked = {
+        "set": answer(code, audit, number, SIGCHLD, A_POINTER, 0, 8),
+        "set from a high address": answer(code, audit, number, SIGCHLD, A_HIGH_POINTER, 0, 8),
+        "ask": answer(code, audit, number, SIGCHLD, 0, A_POINTER, 8),
+        "set another": answer(code, audit, number, SIGINT, A_POINTER, 0, 8),
+    }
+    assert asked == {"set": REFUSE, "set from a high address": REFUSE, "ask": ALLOW, "set another": ALLOW}

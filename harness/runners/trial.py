@@ -92,9 +92,7 @@ class LocalTrial:
         scored = await score(self._bench, checkpoint, self._servers_room, cores, gpu, self._limits.score, warm)
         if isinstance(scored, Failure):
             return replace(result, outcome=scored.outcome, reason=scored.reason, params=params)
-        return replace(
-            result, val_bpb=scored.val_bpb, params=params, scoring_seconds=scored.seconds, gap=scored.gap
-        )
+        return replace(result, val_bpb=scored.val_bpb, params=params, scoring_seconds=scored.seconds, gap=scored.gap)
 
     async def _train(self) -> tuple[Exit, str]:
         """How the trainer ended; and which limit it passed, "" if none."""

@@ -50,7 +50,7 @@ class Rights(Enum):
     READ = EXECUTE | READ_FILE | READ_DIR
     """Read, list, execute."""
     LIST = READ_DIR
-    """See what is there."""
+    """See the names of what lies in a folder, and in all those below it."""
     WRITE = (IOCTL_DEV - 1) & ~(MAKE_CHAR | MAKE_BLOCK)
     """All that there is, except for devices."""
     DEVICE = READ_FILE | WRITE_FILE | READ_DIR | IOCTL_DEV

@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from harness.errors import SandboxError
 from harness.sandbox import bubblewrap, landlock, probe, seccomp
@@ -80,7 +81,8 @@ def choose(
 
     `devices`: nodes of a GPU, which must work inside.
     """
-    view, why = for_training(environ), []
+    view = for_training(environ)
+    why: list[str] = []
     for level in (3, 2):
         if level <= highest:
             sandbox, reason = build(level, view, limits, environ)
@@ -111,7 +113,8 @@ def examine(sandbox: Sandbox, environ: Mapping[str, str], devices: Sequence[str]
     """Run the probe inside. "" if every promise of the level is kept, else the first that is not, and how."""
     found = promises(sandbox, environ, devices)
     broken = {name: how for name, how in found.items() if how and name in PROMISED[sandbox.level]}
-    return next((f"{NAMES[sandbox.level]}: promises that code under test {n}, but {how}" for n, how in broken.items()), "")
+    told = (f"{NAMES[sandbox.level]}: code under test {name}, it promises, but {how}" for name, how in broken.items())
+    return next(told, "")
 
 
 def promises(sandbox: Sandbox, environ: Mapping[str, str], devices: Sequence[str] = ()) -> dict[str, str]:
@@ -186,14 +189,15 @@ def _bait(folder: Path, devices: Sequence[str]) -> Iterator[tuple[Bait, _Outside
             "an abstract socket": stack.enter_context(socket.socket(unix, socket.SOCK_STREAM)),
             "a socket's path": stack.enter_context(socket.socket(unix, socket.SOCK_STREAM)),
         }
-        addresses = [("127.0.0.1", 0), ("127.0.0.1", 0), "\0" + abstract, str(folder / "outside" / "socket")]
+        addresses: list[Any] = [("127.0.0.1", 0), ("127.0.0.1", 0), "\0" + abstract, str(folder / "outside" / "socket")]
         for (name, listener), address in zip(listeners.items(), addresses, strict=True):
             listener.bind(address)
             listener.setblocking(False)
             if name != "UDP":
                 listener.listen()
         # A pipe that closes with us ends it, whatever happens here.
-        canary = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env={"PATH": os.defpath, "SECRET": content})
+        env = {"PATH": os.defpath, "SECRET": content}
+        canary = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=env)
         stack.callback(canary.communicate)
         tcp, udp = (listeners[name].getsockname()[1] for name in ("TCP", "UDP"))
         homes = [str(Path.home())] if Path.home() != Path("/") else []

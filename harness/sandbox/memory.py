@@ -22,11 +22,3 @@ def shared(name: str, size: int, seals: int) -> tuple[int, mmap.mmap]:
     view = mmap.mmap(fd, size)
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals | fcntl.F_SEAL_SEAL)
     return fd, view
-
-
-def anonymous(name: str, content: bytes) -> int:
-    """A memory file that holds `content`, read from its start; the caller closes the descriptor."""
-    fd = os.memfd_create(name, os.MFD_CLOEXEC)
-    os.write(fd, content)
-    os.lseek(fd, 0, os.SEEK_SET)
-    return fd

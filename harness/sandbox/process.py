@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import SandboxError
-from harness.sandbox.bounds import Exceeded
 from harness.sandbox.walls import Sandbox
+from harness.sandbox.watch import Exceeded
 from harness.text import one_line, tail_bytes
 
-SUPERVISOR = "harness.sandbox.supervisor"
+SUPERVISOR = "from harness.sandbox.supervisor import main; main()"
+"""Run so, its compiled form is used, and nothing is imported for it to be found."""
 PACKAGES = str(Path(__file__).parents[2])
 """The harness that is running, wherever the user stands."""
 END_SECONDS = 15.0
@@ -124,7 +125,7 @@ class Supervised:
             "bounds": asdict(sandbox.bounds),
             "limits": sandbox.bounds.of_each(gpu=bool(command.devices)),
         }
-        argv = [sys.executable, "-S", "-P", "-m", SUPERVISOR, json.dumps(spec)]
+        argv = [sys.executable, "-S", "-P", "-c", SUPERVISOR, json.dumps(spec)]
         with open(os.devnull, "wb") as nowhere:
             env = {**allowed({}), "PYTHONPATH": PACKAGES}
             return cls(await _spawn(argv, env, command.fds, stderr=nowhere.fileno()), command.output)

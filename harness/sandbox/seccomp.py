@@ -6,7 +6,7 @@ files, network and signals are held by namespaces or Landlock already. Named is 
 rights, to other processes, to memory that nobody counts, and the parts of the kernel with the worst record. A
 number that is newer than this list is refused as unknown, so that programs fall back to what they did before.
 
-Only the low half of an argument is looked at: each one that is named here is an `int` to the kernel.
+Only the low half of an argument is looked at, but for pointers: each one that is named is an `int` to the kernel.
 Standard library only: it is part of the supervisor. Linux: seccomp(2), include/uapi/linux/seccomp.h, bpf_common.h.
 """
 
@@ -15,9 +15,10 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import signal
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.sandbox.privileges import no_new_privileges
 
@@ -64,6 +65,8 @@ class Case:
     """Refused where the argument is among the values; else where it is not."""
     mask: int = ALL
     """The bits that are compared."""
+    high: bool = False
+    """The high half of the argument, instead of the low one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,9 @@ class Rule:
     cases: tuple[Case, ...] = ()
     """It is refused in any of these; without one, always."""
     error: int = errno.EPERM
+    """What the caller is told; 0: that it was done."""
+    only: Case | None = None
+    """It is allowed, whatever the cases, but in this one: for a single value without a mask."""
 
 
 ALWAYS: Mapping[str, str] = {
@@ -111,7 +117,9 @@ OUTSIDE: Mapping[str, str] = {
 """Refused where the machine is shared: no namespaces, so that only Landlock and this filter stand."""
 SERVERS = "bind=49/200 listen=50/201 accept=43/202 accept4=288/242"
 SHARED_MEMORY = """
-    shmget=29/194 shmat=30/196 shmctl=31/195 semget=64/190 msgget=68/186 mq_open=240/180 mq_unlink=241/181"""
+    shmget=29/194 shmat=30/196 shmctl=31/195 semget=64/190 semop=65/193 semtimedop=220/192 semctl=66/191
+    msgget=68/186 msgsnd=69/189 msgrcv=70/188 msgctl=71/187 mq_open=240/180 mq_unlink=241/181"""
+"""All of it: what others made can be used by a number that is guessed."""
 MEMORY_FILES = "memfd_create=319/279 memfd_secret=447"
 """CUDA's driver makes such a file and such a server when it starts, and fails if it cannot."""
 
@@ -131,6 +139,7 @@ def rules(*, alone: bool, gpu: bool, own_signals: bool, pid: int | None = None) 
     found += _refused("clone=56/220", "a namespace of one's own gives rights in it", _unless(0, 0, mask=NAMESPACES))
     found += _refused("clone3=435", "its flags lie in memory; without it libc uses clone", error=errno.ENOSYS)
     found += _refused("personality=135/92", "it can undo the mixing of addresses", _unless(0, 0, ALL))
+    found += _forgetting()
     found += _ioctl(alone, own_signals)
     found += _sockets(alone, gpu)
     if alone:
@@ -204,8 +213,11 @@ def _body(rule: Rule) -> list[bytes]:
     if not rule.cases:
         return [refuse]
     code: list[bytes] = []
+    if rule.only:
+        code += [_op(LOAD, ARGUMENTS + 8 * rule.only.argument), _op(IF_EQUAL, rule.only.values[0], 1)]
+        code += [_op(RETURN, ALLOW)]
     for case in rule.cases:
-        code += [_op(LOAD, ARGUMENTS + 8 * case.argument), _op(AND, case.mask)]
+        code += [_op(LOAD, ARGUMENTS + 8 * case.argument + 4 * case.high), _op(AND, case.mask)]
         if case.among:
             code += [piece for value in case.values for piece in (_op(IF_EQUAL, value, 0, 1), refuse)]
         else:
@@ -228,6 +240,17 @@ def _if(argument: int, *values: int) -> Case:
 
 def _unless(argument: int, *values: int, mask: int = ALL) -> Case:
     return Case(argument, values, among=False, mask=mask)
+
+
+def _forgetting() -> Iterator[Rule]:
+    """No process may ask that its children are forgotten as they end (SIGCHLD ignored, or SA_NOCLDWAIT).
+
+    The kernel then forgets what they used as well, and the clock with it. It is told that it was done, since shells
+    and build tools set handlers of this signal and go on without hearing it; to ask what is set stays allowed.
+    """
+    given = (_unless(1, 0), Case(1, (0,), among=False, high=True))
+    for rule in _refused("rt_sigaction=13/134", "children whose time nobody counts", *given, error=0):
+        yield replace(rule, only=_if(0, signal.SIGCHLD))
 
 
 def _ioctl(alone: bool, own_signals: bool) -> Iterator[Rule]:

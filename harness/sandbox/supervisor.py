@@ -1,13 +1,14 @@
 """The process between the harness and one untrusted command; nothing of the command outlives it.
 
-`python -m harness.sandbox.supervisor JSON` (see `process.Command`) puts up the walls around the command, and looks
+Run with one JSON argument (see `process.Command`), it puts up the walls around the command, and looks
 whether it keeps to its bounds. It is a subreaper, so daemons that detach themselves become its children and die
 with the rest. Its standard input is a lifeline that the harness holds: when that closes, because the trial is over
 or because the harness was killed, it ends the whole tree. Output of the command is drained with a cap, so that it
 can neither fill the disk nor block on a full pipe. Last, it writes one line to standard output: how the command
 ended and what it used.
 
-Standard library only: it starts in some 20 ms.
+It stands before every process under test, so it must start quickly: it imports little of the standard library (no
+dataclasses, no typing, no pathlib: half its time) and what a level needs only at that level.
 """
 
 from __future__ import annotations
@@ -23,13 +24,12 @@ import sys
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from harness.sandbox import landlock, privileges, seccomp
-from harness.sandbox.bounds import Bounds, Exceeded, Watch, set_limits
-from harness.sandbox.memory import anonymous
+from harness.sandbox.watch import Exceeded, Watch, set_limits
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 LOOK_SECONDS, DISK_SECONDS = 0.05, 0.5
@@ -40,8 +40,13 @@ BWRAP_SIGNALS = range(129, 129 + 64)
 """Exit codes with which bubblewrap says that the command died of a signal."""
 PACKAGES = ".packages"
 NODES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
-FACTS = ("/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/filesystems", "/proc/sys/vm", "/proc/self")
+FACTS = (
+    *("/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/filesystems", "/proc/sys/vm", "/proc/self"),
+    *("/proc/devices", "/proc/driver/nvidia", "/proc/driver/nvidia-uvm"),
+)
 """What a command may read of /proc where it has none of its own."""
+THREADS = "/proc/self/task"
+"""Where CUDA's driver names its threads."""
 HEAD_BYTES = 1 << 19
 TAIL_BYTES = 1 << 19
 SWEEP_SECONDS = 10.0
@@ -91,8 +96,8 @@ def children(pid: int) -> list[int]:
     found: list[int] = []
     with contextlib.suppress(OSError):
         for task in os.listdir(f"/proc/{pid}/task"):
-            with contextlib.suppress(OSError):
-                found += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{task}/children") as file:
+                found += map(int, file.read().split())
     return found
 
 
@@ -106,12 +111,12 @@ def descendants(pid: int, most: int = MOST_PROCESSES) -> list[int]:
     return found
 
 
-@dataclass(slots=True)
 class Status:
-    """What bubblewrap says of the command, on a pipe of its own: its exit code is otherwise not to be told from theirs."""
+    """What bubblewrap says of the command, on a pipe of its own: its exit code could be bubblewrap's as well."""
 
-    fd: int
-    said: bytes = b""
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.said = b""
 
     def exit_code(self) -> int | None:
         """Of the command; None if it was never started or its end was not seen."""
@@ -128,7 +133,9 @@ def start(spec: dict[str, Any], output: int) -> tuple[int, Status | None]:
     argv, kept, status = spec["argv"], list(spec["fds"]), None
     if spec["level"] == 3:
         status_read, status_write = os.pipe2(os.O_CLOEXEC)
-        filters = anonymous("seccomp", seccomp.program(alone=False, gpu=bool(spec["devices"]), own_signals=False))
+        filters = os.memfd_create("seccomp", os.MFD_CLOEXEC)
+        os.write(filters, bytes.fromhex(spec["walls"]["filter"]))
+        os.lseek(filters, 0, os.SEEK_SET)
         told = ["--seccomp", str(filters), "--json-status-fd", str(status_write)]
         argv, status = [*spec["walls"]["bwrap"], *told, "--", *argv], Status(status_read)
         kept += [filters, status_write]
@@ -142,7 +149,7 @@ def start(spec: dict[str, Any], output: int) -> tuple[int, Status | None]:
     return pid, status
 
 
-def execute(spec: dict[str, Any], argv: Sequence[str], kept: Sequence[int], output: int, supervisor: int) -> None:
+def execute(spec: dict[str, Any], argv: list[str], kept: Sequence[int], output: int, supervisor: int) -> None:
     """In the child: everything from the fork to the command's first instruction. Never returns."""
     try:
         # Dies with the supervisor, should that be killed; its own children do not, which a sandbox must see to.
@@ -158,8 +165,8 @@ def execute(spec: dict[str, Any], argv: Sequence[str], kept: Sequence[int], outp
             os.set_inheritable(fd, True)
         if spec["cores"]:
             os.sched_setaffinity(0, spec["cores"])
-        with contextlib.suppress(OSError):
-            Path("/proc/self/oom_score_adj").write_text(str(LAST_TO_LIVE))
+        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+            file.write(str(LAST_TO_LIVE))
         set_limits(spec["limits"])
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
@@ -176,18 +183,21 @@ def execute(spec: dict[str, Any], argv: Sequence[str], kept: Sequence[int], outp
 
 def link_packages(packages: Mapping[str, str], env: dict[str, str]) -> None:
     """Level 2: a folder of links in the scratch folder, for Python to find distributions by."""
-    folder = Path(PACKAGES).absolute()
+    folder = os.path.abspath(PACKAGES)
     for name, path in packages.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).symlink_to(path)
-    env["PYTHONPATH"] = str(folder)
+        link = os.path.join(folder, name)
+        os.makedirs(os.path.dirname(link), exist_ok=True)
+        os.symlink(path, link)
+    env["PYTHONPATH"] = folder
 
 
 def enclose(walls: dict[str, Any], gpu: bool) -> None:
     """Level 2, on this very process and all that it will start: rights, files, system calls, in this order."""
+    from harness.sandbox import landlock, privileges, seccomp
+
     version = landlock.abi()
     present = [path for path in (*walls["read"], *FACTS) if os.path.exists(path)]
-    nodes = [path for path in (*NODES, *walls["devices"]) if os.path.exists(path)]
+    nodes = [path for path in (*NODES, *walls["devices"]) if os.path.exists(path)] + [THREADS] * gpu
     rules = [landlock.Rule(path, landlock.Rights.READ) for path in present]
     rules += [landlock.Rule(path, landlock.Rights.LIST) for path in walls["listed"]]
     rules += [landlock.Rule(os.getcwd(), landlock.Rights.WRITE)]
@@ -252,13 +262,31 @@ def drain(pipe: int, log: CappedLog) -> bool:
     return True
 
 
-@dataclass(frozen=True, slots=True)
 class End:
-    """Why the supervisor stopped waiting."""
+    """Why the supervisor stopped waiting: the wait status of a command that ended by itself, or a bound."""
 
-    status: int | None
-    """Wait status of the command, if it ended by itself."""
-    exceeded: Exceeded | None = None
+    def __init__(self, status: int | None, exceeded: Exceeded | None = None) -> None:
+        self.status, self.exceeded = status, exceeded
+
+
+class Guard:
+    """Looks at the tree below this process as often as it should be looked at."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self._processes = self._disk = time.monotonic()
+
+    def look(self) -> Exceeded | None:
+        """The bound that is passed, if it is time to look and one is."""
+        now, exceeded = time.monotonic(), None
+        if now - self._processes >= LOOK_SECONDS:
+            exceeded = self._watch.processes(descendants(os.getpid(), self._watch.most_processes))
+            self._processes = now
+        if not exceeded and now - self._disk >= DISK_SECONDS:
+            exceeded = self._watch.disk()
+            # A walk over many files takes its time, and then as long again is waited.
+            self._disk = time.monotonic() + (time.monotonic() - now)
+        return exceeded
 
 
 def attend(main: int, pipe: int, wake: int, log: CappedLog, watch: Watch) -> End:
@@ -266,7 +294,7 @@ def attend(main: int, pipe: int, wake: int, log: CappedLog, watch: Watch) -> End
     selector = selectors.DefaultSelector()
     for fd in (0, pipe, wake):
         selector.register(fd, selectors.EVENT_READ)
-    look = disk = time.monotonic()
+    guard = Guard(watch)
     while True:
         for key, _ in selector.select(LOOK_SECONDS):
             if key.fd == pipe and not drain(pipe, log):
@@ -279,15 +307,7 @@ def attend(main: int, pipe: int, wake: int, log: CappedLog, watch: Watch) -> End
                     return End(status)
             elif key.fd == 0 and not os.read(0, 4096):
                 return End(None)
-        now = time.monotonic()
-        exceeded = None
-        if now - look >= LOOK_SECONDS:
-            exceeded, look = watch.processes(descendants(os.getpid(), watch.bounds.processes)), now
-        if not exceeded and now - disk >= DISK_SECONDS:
-            # A walk over many files takes its time, and then as long again is waited.
-            exceeded = watch.disk()
-            disk = time.monotonic() + (time.monotonic() - now)
-        if exceeded:
+        if exceeded := guard.look():
             return End(None, exceeded)
 
 
@@ -305,7 +325,7 @@ def main() -> None:
     pipe, pipe_write = os.pipe2(os.O_CLOEXEC)
     os.set_blocking(pipe, False)
     log = CappedLog(spec["output"])
-    watch = Watch(Bounds(**spec["bounds"]), spec["cwd"])
+    watch = Watch(spec["bounds"], spec["cwd"])
     pid, bwrap = start(spec, pipe_write)
     os.close(pipe_write)
     for fd in spec["fds"]:
@@ -333,7 +353,3 @@ def verdict(end: End, swept: int | None, bwrap: Status | None) -> dict[str, Any]
         failed = inner is None and code is not None and code > 0
         code = code if inner is None else inner
     return {"code": code, "cut": end.status is None, "failed": failed}
-
-
-if __name__ == "__main__":
-    main()

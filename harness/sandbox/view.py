@@ -20,11 +20,10 @@ from harness.libraries import installed, tops, training_distributions
 SYSTEM = (
     *(f"/usr/{name}" for name in ("bin", "lib", "lib32", "lib64", "libexec", "include")),
     *(f"/usr/local/{name}" for name in ("lib", "cuda", "nvidia")),
-    *(f"/etc/{name}" for name in ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives", "localtime")),
+    *(f"/etc/{name}" for name in ("ld.so.cache", "alternatives")),
 )
 """Programs, libraries, headers for compilers, and how they are found."""
-HARDWARE = ("/sys/devices/system", "/sys/bus/pci", "/sys/devices/pci0000:00", "/sys/module/nvidia")
-"""Where libraries look for the machine's cores, nodes and buses."""
+DRIVER = "/sys/module/nvidia"
 ROOT_LINKS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64")
 PACKAGES = ("site-packages", "dist-packages")
 PACKAGE = re.compile(f"/(?:{'|'.join(PACKAGES)})/(.+)")
@@ -97,13 +96,19 @@ def for_training(environ: Mapping[str, str]) -> View:
     """What trainers and model servers are shown on this machine. `environ` is ours: where CUDA lies."""
     base = Path(sys.base_prefix)
     standard = Path(sysconfig.get_path("stdlib"))
-    wanted = [*SYSTEM, *HARDWARE, *_interpreter(), standard, base / "include", *_libpython(base)]
+    # Where libraries look for cores and memory; CUDA's look for buses and much else.
+    hardware = "/sys" if os.path.exists(DRIVER) else "/sys/devices/system"
+    wanted = [*SYSTEM, hardware, *_interpreter(), standard, base / "include", *_libpython(base)]
     wanted += [environ[name] for name in ("CUDA_HOME", "CUDA_PATH") if environ.get(name)]
-    shown = [str(path) for path in dict.fromkeys(map(str, wanted)) if os.path.exists(path)]
+    named = [path for path in dict.fromkeys(map(str, wanted)) if os.path.exists(path)]
+    # What a link of the interpreter's leads to is named as well; a folder is shown under the name of its link.
+    links = [path for path in named if os.path.islink(path) and not os.path.isdir(path)]
+    links += [path for path in ROOT_LINKS if os.path.islink(path)]
+    shown = _outermost(path for path in named if path not in links)
     return View(
-        read=(*_outermost(shown), *sorted(map(str, _distributions()))),
+        read=(*shown, *sorted(map(str, _distributions()))),
         hidden=tuple(sorted(_hidden(shown))),
-        links=tuple((os.readlink(link), link) for link in ROOT_LINKS if os.path.islink(link)),
+        links=tuple((os.readlink(link), link) for link in links if not _inside(link, shown)),
     )
 
 
@@ -125,7 +130,11 @@ def _libpython(base: Path) -> Iterable[Path]:
 def _outermost(paths: Iterable[str]) -> list[str]:
     """Without those that lie below another."""
     paths = list(paths)
-    return [path for path in paths if not any(path.startswith(other + "/") for other in paths)]
+    return [path for path in paths if not _inside(path, paths)]
+
+
+def _inside(path: str, folders: Iterable[str]) -> bool:
+    return any(path.startswith(folder + "/") for folder in folders)
 
 
 def _hidden(shown: Iterable[str]) -> Iterator[str]:
@@ -137,7 +146,10 @@ def _hidden(shown: Iterable[str]) -> Iterator[str]:
 
 
 def _distributions() -> set[Path]:
-    """Top-level files and folders of the distributions that training needs."""
+    """Top-level files and folders of the distributions that training needs, and what they say of themselves to others.
+
+    Each is a mount, and all together take longer than all else that starts a process: what nobody reads is left out.
+    """
     known, needed = installed(), training_distributions()
     # A folder that several share (`nvidia`) is shown part by part, but for the harness's needs alone.
     others = {part for name in known.keys() - needed for part in tops(known[name])}
@@ -146,7 +158,12 @@ def _distributions() -> set[Path]:
         for part in tops(known[name]):
             parts = {part} if part not in others else {p for p in tops(known[name], 2) if p.split("/")[0] == part}
             found |= {Path(str(known[name].locate_file(p))) for p in parts}
-    return {path for path in found if path.exists()}
+    return {path for path in found if path.exists() and not _is_silent(path)}
+
+
+def _is_silent(path: Path) -> bool:
+    """Metadata without entry points, which are all of it that is looked up by what imports the rest; `.pth` files."""
+    return path.suffix == ".pth" or (path.suffix == ".dist-info" and not (path / "entry_points.txt").exists())
 
 
 def _depth(path: Path) -> int:

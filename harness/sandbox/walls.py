@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.sandbox import bubblewrap
+from harness.sandbox import bubblewrap, seccomp
 from harness.sandbox.bounds import Bounds
 from harness.sandbox.view import View
 
@@ -36,8 +37,15 @@ class Sandbox:
         """What the supervisor puts up around one command: the files of `extra` are shown to it as well."""
         view = self.view.with_files(extra)
         if self.level == 3:
-            return {"bwrap": bubblewrap.arguments(self.program, view, scratch, devices, MEMORY_FOLDER_MB)}
+            argv = bubblewrap.arguments(self.program, view, scratch, devices, MEMORY_FOLDER_MB)
+            return {"bwrap": argv, "filter": _filter(gpu=bool(devices))}
         if self.level == 2:
             pieces = view.pieces()
             return {**asdict(pieces), "devices": list(devices)}
         return {}
+
+
+@functools.cache
+def _filter(gpu: bool) -> str:
+    """Of system calls, beside namespaces, in hexadecimal digits."""
+    return seccomp.program(alone=False, gpu=gpu, own_signals=False).hex()

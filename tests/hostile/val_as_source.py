@@ -1,4 +1,4 @@
-"""It looks for the text that val was made of: the files themselves, and installed packages that training has no need of.
+"""It looks for the text that val was made of: its files, and packages that training has no need of.
 
 outcome: ok
 """
