@@ -108,8 +108,7 @@ class Clock:
     def __init__(self, budget: Budget, root: int) -> None:
         self.budget = budget
         self._began = time.monotonic()
-        cores = len(os.sched_getaffinity(0))  # this process is pinned to the slot of the trial
-        self._tree = TreeClock(root, os.getpid(), cores) if budget.kind == "cpu" else None
+        self._tree = TreeClock(root, leave_out=os.getpid()) if budget.kind == "cpu" else None
 
     def seconds(self) -> float:
         """Of the budget's own clock: CPU seconds for `cpu`, else wall seconds."""

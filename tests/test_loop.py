@@ -102,7 +102,7 @@ class Night:
         self.view = SilentView()
         ruler = (checkout / "prepare.py").read_text()
         self.settings = Settings(root=checkout, tag="night", budget="steps:6")
-        plan = start.Plan(self.settings, None, (), ruler, None, {})  # type: ignore[arg-type]
+        plan = start.Plan(self.settings, None, (), ruler, None, None, {})  # type: ignore[arg-type]
         self.ruler = ruler
         start.begin(plan, ARENA, self.ledger, self.repository)
 
@@ -531,7 +531,7 @@ def test_a_branch_that_someone_stands_on_does_not_end_the_night(night: Night) ->
 
 
 def test_a_series_goes_on_with_no_other_seed(night: Night) -> None:
-    plan = start.Plan(replace(night.settings, seed=7), None, (), night.ruler, None, {})  # type: ignore[arg-type]
+    plan = start.Plan(replace(night.settings, seed=7), None, (), night.ruler, None, None, {})  # type: ignore[arg-type]
     with pytest.raises(LedgerError, match="begun with --seed 1"):
         start.begin(plan, ARENA, night.ledger, night.repository)
 
@@ -562,7 +562,7 @@ def test_results_tsv_has_a_row_an_experiment(night: Night) -> None:
 
 
 def test_a_series_of_another_arena_is_refused(night: Night) -> None:
-    plan = start.Plan(night.settings, None, (), night.ruler, None, {})  # type: ignore[arg-type]
+    plan = start.Plan(night.settings, None, (), night.ruler, None, None, {})  # type: ignore[arg-type]
     with pytest.raises(LedgerError, match=r"device: another, a cpu before"):
         start.begin(plan, replace(ARENA, device="another"), night.ledger, night.repository)
 
