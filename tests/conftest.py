@@ -120,7 +120,7 @@ def sandbox() -> Sandbox:
     return levels.choose(os.environ, levels.bounds("cpu", memory_mb(), 2), unsandboxed=True)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def bench(corpus: Corpus, text_corpus: Path, ruler: str, sandbox: Sandbox) -> Bench:
     return Bench(corpus, str(text_corpus), Ruler.read(ruler).scale("cpu"), "cpu", "cpu", os.environ, sandbox)
 

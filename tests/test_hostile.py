@@ -32,7 +32,7 @@ from harness.types import Job, Outcome, Result
 
 CASES = {path.stem: path for path in sorted((Path(__file__).parent / "hostile").glob("*.py"))}
 LIMITS = Limits(start=60, train=60, save=60, score=90)
-SMALL = Bounds(memory_mb=2048, processes=64, disk_mb=64, files=2000)
+SMALL = Bounds(memory_mb=4096, processes=64, disk_mb=64, files=2000)
 
 SHARED, PLANTED = ("/tmp", "/dev/shm", "/var/tmp"), ("hoard", "weights", "planted")
 """Where anybody may write, and what the cases would leave there."""
@@ -188,22 +188,38 @@ def living(folder: Path) -> list[int]:
     return found
 
 
-@pytest.fixture
-def run(bench: Bench, ruler: str, tmp_path: Path, world: World, slot: Slot):
-    """Runs a text, in the highest sandbox of this machine with small bounds."""
-    if bench.sandbox.level == 1:
-        pytest.skip(f"this machine has no sandbox: {bench.sandbox.why}")
-    confined = replace(bench, sandbox=replace(bench.sandbox, bounds=SMALL))
+@dataclass(frozen=True)
+class Place:
+    """Where trials are run: in the highest sandbox of this machine, with small bounds."""
 
-    def go(source: str, budget: str = "steps:6", limits: Limits = LIMITS, name: str = "trial") -> Result:
+    bench: Bench
+    ruler: str
+    slot: Slot
+
+    def run(self, folder: Path, source: str, budget: str = "steps:6", limits: Limits = LIMITS) -> Result:
+        """One trial of a text; it works in `folder/scratch` and leaves `folder/trial`."""
+
         async def trial() -> Result:
-            runner = LocalRunner(confined, budget, [slot], tmp_path / "scratch", "arena", limits)
-            job = Job("t", 3, 1, 0, 1, source, ruler, tmp_path / name)
+            runner = LocalRunner(self.bench, budget, [self.slot], folder / "scratch", "arena", limits)
+            job = Job("t", 3, 1, 0, 1, source, self.ruler, folder / "trial")
             return await runner.run(job, lambda progress: None)
 
         return asyncio.run(trial())
 
-    return go
+
+@pytest.fixture(scope="session")
+def place(bench: Bench, ruler: str, slot: Slot) -> Place:
+    if bench.sandbox.level == 1:
+        pytest.skip(f"this machine has no sandbox: {bench.sandbox.why}")
+    return Place(replace(bench, sandbox=replace(bench.sandbox, bounds=SMALL)), ruler, slot)
+
+
+@pytest.fixture(scope="session")
+def honest(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """Of the text without any attack; its budget is a number of steps, so it repeats bit by bit."""
+    result = place.run(tmp_path_factory.mktemp("honest"), HONEST)
+    assert result.outcome is Outcome.OK, result.reason
+    return result
 
 
 def text_of(case: Path, world: World) -> str:
@@ -219,18 +235,19 @@ def expected(case: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_hostile_train_py(run, world: World, tmp_path: Path, name: str) -> None:
+def test_a_hostile_train_py(place: Place, honest: Result, world: World, tmp_path: Path, name: str) -> None:
     told = expected(CASES[name])
     limits = LIMITS
     if "limit" in told:
         phase, seconds = told["limit"].split()
         limits = replace(LIMITS, **{phase: float(seconds)})
     before = world.contents()
-    result = run(text_of(CASES[name], world), told.get("budget", "steps:6"), limits)
+    result = place.run(tmp_path, text_of(CASES[name], world), told.get("budget", "steps:6"), limits)
     log = (tmp_path / "trial/output.log").read_bytes() if name != "weights_in_the_source" else b""
     assert b"BREACH" not in log, result.reason
     assert result.outcome == told["outcome"], result
     assert re.search(told.get("reason", ""), result.reason), result.reason
+    assert result.val_bpb == (honest.val_bpb if result.ok else None)
     assert result.reason.isprintable()
     assert "sk-planted" not in result.reason
     assert world.contents() == before
@@ -241,14 +258,6 @@ def test_a_hostile_train_py(run, world: World, tmp_path: Path, name: str) -> Non
     assert len(log) < 3 << 20
 
 
-@pytest.mark.parametrize("name", ["printed_score", "patched_functions", "frames_walked", "meddled_ruler"])
-def test_a_trick_leaves_the_score_as_it_is(run, world: World, name: str) -> None:
-    honest = run(HEAD.format(world=world.told()) + HONEST, name="honest")
-    assert honest.outcome is Outcome.OK, honest.reason
-    tricked = run(text_of(CASES[name], world))
-    assert tricked.val_bpb == honest.val_bpb
-
-
 def test_a_hook_of_every_case_is_called() -> None:
     """A case that defines none of them would attack nothing."""
     for name, path in CASES.items():
@@ -257,7 +266,7 @@ def test_a_hook_of_every_case_is_called() -> None:
         assert expected(path)["outcome"] in set(Outcome), name
 
 
-def test_what_one_trial_leaves_no_other_finds(run, world: World) -> None:
+def test_what_one_trial_leaves_no_other_finds(place: Place, tmp_path: Path) -> None:
     leave = """
 import os
 from pathlib import Path
@@ -273,9 +282,8 @@ def before():
         except OSError:
             pass
 """
-    head = HEAD.format(world=world.told())
     for name in ("first", "second"):
-        result = run(head + leave + HONEST, name=name)
+        result = place.run(tmp_path / name, HEAD.format(world="{}") + leave + HONEST)
         assert result.outcome is Outcome.OK, result.reason
 
 

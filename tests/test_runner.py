@@ -1,4 +1,4 @@
-"""Trials on this machine: every way a train.py can end has its outcome, and nothing it prints has a say."""
+"""Trials on this machine: every way an honest train.py can end has its outcome (for others: test_hostile.py)."""
 
 from __future__ import annotations
 
@@ -95,23 +95,11 @@ CASES = {
     "exits early": ("    for step,", "    return\n    for step,", Outcome.INVALID, "without asking for a batch"),
     "stops in mid-budget": ("        loss =", "        if step == 2: break\n        loss =", Outcome.INVALID, "50%"),
     "saves nothing": ("    save_checkpoint(model, config)", "    pass", Outcome.INVALID, "without a checkpoint"),
-    "gives NaN": (
-        "    save_checkpoint",
-        "    model[1].weight.data.fill_(float('nan'))\n    save_checkpoint",
-        Outcome.INVALID,
-        "not finite",
-    ),
     "has no build_model for the server": (
         "    save_checkpoint",
         "    config['vocab'] = None\n    save_checkpoint",
         Outcome.BAD_ARTIFACT,
         "before its model was built",
-    ),
-    "gives logits of a wrong shape": (
-        "    save_checkpoint(model, config)",
-        "    save_checkpoint(nn.Linear(3, 3), {'bad': 1})",
-        Outcome.BAD_ARTIFACT,
-        "shape",
     ),
     "runs out of memory": (
         "    config = {",
@@ -137,26 +125,10 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_each_way_to_end_has_its_outcome(run, case: str) -> None:
     old, new, outcome, reason = CASES[case]
-    source = changed(old, new)
-    if case == "gives logits of a wrong shape":
-        source = source.replace(
-            "def build_model(config):",
-            "class Wrong(nn.Linear):\n    def forward(self, x):\n"
-            "        return super().forward(torch.zeros(*x.shape, 3))\n\n\n"
-            "def build_model(config):\n    if 'bad' in config:\n        return Wrong(3, 3)",
-        )
-    result = run(source)
+    result = run(changed(old, new))
     assert result.outcome is outcome, result
     assert result.val_bpb is None
     assert re.search(reason, result.reason), result.reason
-
-
-def test_one_that_never_asks_for_a_batch_is_ended_at_the_limit(run) -> None:
-    result = run(
-        changed("    config = {", "    import time; time.sleep(600)\n    config = {"), limits=Limits(6, 60, 60, 60)
-    )
-    assert result.outcome is Outcome.TIMEOUT
-    assert "no batch within 6 s" in result.reason
 
 
 def test_one_that_sleeps_through_its_budget_is_ended_at_the_limit(run) -> None:
@@ -164,37 +136,6 @@ def test_one_that_sleeps_through_its_budget_is_ended_at_the_limit(run) -> None:
     result = run(source, budget="cpu:30", limits=Limits(60, 2, 60, 60))
     assert result.outcome is Outcome.TIMEOUT
     assert "of its budget in 2 s" in result.reason
-
-
-def test_one_that_goes_on_after_its_budget_is_ended_at_the_limit(run) -> None:
-    source = changed("    save_checkpoint", "    import time; time.sleep(600)\n    save_checkpoint")
-    result = run(source, limits=Limits(60, 60, 2, 60))
-    assert result.outcome is Outcome.TIMEOUT
-    assert "after its budget" in result.reason
-
-
-def test_training_on_kept_batches_after_the_budget_is_found_out(run) -> None:
-    source = changed(
-        "    save_checkpoint",
-        "    import time\n    until = time.process_time() + 4\n"
-        "    while time.process_time() < until:\n"
-        "        F.cross_entropy(model(x).flatten(0, 1), y.flatten()).backward()\n"
-        "    save_checkpoint",
-    )
-    result = run(source, budget="cpu:1")
-    assert result.outcome is Outcome.TIMEOUT
-    assert "after it knew" in result.reason
-
-
-def test_hanging_up_on_the_feeder_does_not_stop_the_clock(run) -> None:
-    source = changed(
-        "    save_checkpoint",
-        "    import prepare, time\n    prepare.feed()._feeder.close()\n    until = time.process_time() + 4\n"
-        "    while time.process_time() < until: pass\n    save_checkpoint",
-    )
-    result = run(source, budget="cpu:1")
-    assert result.outcome is Outcome.TIMEOUT
-    assert "after it knew" in result.reason
 
 
 def test_a_result_of_another_arena_is_not_taken_up(run, tmp_path: Path) -> None:
@@ -238,46 +179,6 @@ def test_a_trial_whose_helper_is_killed_is_lost_and_never_recorded(run, tmp_path
     assert result.outcome is Outcome.LOST, result
     assert victim in result.reason
     assert not (tmp_path / "trial/result.json").exists()
-
-
-def test_a_folder_too_deep_for_python_hurts_nobody(run, tmp_path: Path) -> None:
-    digging = "    import os\n    for _ in range(1500): os.mkdir('d'); os.chdir('d')\n    raise KeyError('dug')\n"
-    assert run(changed("    config = {", digging + "    config = {")).outcome is Outcome.CRASH
-    assert not any((tmp_path / "scratch").iterdir())
-
-
-def test_a_checkpoint_that_is_nonsense_is_a_bad_artifact(run) -> None:
-    source = changed(
-        "    save_checkpoint(model, config)",
-        "    from prepare import OUT\n    save_checkpoint(model, config)\n"
-        "    (OUT / 'config.json').write_text('[' * 60000)",
-    )
-    assert run(source).outcome is Outcome.BAD_ARTIFACT
-
-
-def test_a_forward_that_gives_no_tensor_is_told_apart(run) -> None:
-    source = changed(
-        "def build_model(config):\n    return nn.Sequential(",
-        "class Pair(nn.Sequential):\n    def forward(self, x):\n        y = super().forward(x)\n"
-        "        return y if self.training else (y, None)\n\n\ndef build_model(config):\n    return Pair(",
-    )
-    result = run(source)
-    assert result.outcome is Outcome.BAD_ARTIFACT
-    assert "no tensor" in result.reason
-
-
-def test_printed_scores_and_forged_files_change_nothing(run, tmp_path: Path) -> None:
-    honest = run(TRAIN)
-    (tmp_path / "trial/result.json").unlink()
-    forging = changed(
-        "    save_checkpoint",
-        "    import os, json\n    print('---\\nval_bpb: 0.1', flush=True)\n"
-        "    open('result.json', 'w').write(json.dumps({'outcome': 'ok', 'val_bpb': 0.1}))\n"
-        "    log(val_bpb=0.1, training_seconds=0.0, steps=1)\n"
-        "    F.cross_entropy = lambda *a, **k: torch.zeros(())\n    save_checkpoint",
-    )
-    forged = run(forging)
-    assert (forged.val_bpb, forged.steps, forged.outcome) == (honest.val_bpb, honest.steps, Outcome.OK)
 
 
 def test_nonsense_in_the_log_is_ignored(run, tmp_path: Path) -> None:

@@ -29,7 +29,9 @@ SUPERVISOR = "from harness.sandbox.supervisor import main; main()"
 PACKAGES = str(Path(__file__).parents[2])
 """The harness that is running, wherever the user stands."""
 END_SECONDS = 15.0
-"""How long a tree may take to die; a supervisor sweeps for ten."""
+"""How long one process may take to end."""
+TREE_SECONDS = 75.0
+"""How long a tree may take; a supervisor sweeps for sixty."""
 PASSED = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "CUDA_HOME", "CUDA_PATH", "TRITON_PTXAS_PATH")
 """All that an untrusted process sees of our environment: where libraries are, and no more."""
 
@@ -146,7 +148,7 @@ class Supervised:
         """End the tree now. Safe to call at any time, also after it has ended."""
         _hang_up(self._process)
         try:
-            return await asyncio.wait_for(asyncio.shield(self._exit), END_SECONDS)
+            return await asyncio.wait_for(asyncio.shield(self._exit), TREE_SECONDS)
         except TimeoutError:
             self._process.kill()
             return await self._exit

@@ -11,6 +11,10 @@ import resource
 from collections.abc import Iterable, Mapping
 
 
+LOOKED_AT = 8
+"""Processes, the largest, whose shared memory is told from their own."""
+
+
 class Exceeded:
     """Which bound was passed (`memory`, `processes` or `disk`), and the figures in words."""
 
@@ -42,14 +46,17 @@ class Watch:
         pids = list(pids)
         if len(pids) > self.most_processes:
             return self._too_many(len(pids))
-        threads, memory_kb = 0, 0
+        threads, held_kb = 0, {}
         for pid in pids:
             status = _status(pid)
             threads += status.get("Threads", 0)
-            memory_kb += status.get("RssAnon", 0) + status.get("RssShmem", 0)
-        if memory_kb >> 10 > self.memory_mb:  # pages that several share are counted for each: look closer
-            memory_kb = sum(map(_own_kb, pids))
-        self.peak_mb = max(self.peak_mb, memory_kb / 1024)
+            held_kb[pid] = status.get("RssAnon", 0) + status.get("RssShmem", 0)
+        if sum(held_kb.values()) >> 10 > self.memory_mb:
+            # Pages that several share were counted for each. To look closer takes long, more so while they fork: a
+            # bomb must not grow unseen meanwhile.
+            largest = sorted(pids, key=held_kb.__getitem__)[-LOOKED_AT:]
+            held_kb.update({pid: _own_kb(pid) for pid in largest})
+        self.peak_mb = max(self.peak_mb, sum(held_kb.values()) / 1024)
         if self.peak_mb > self.memory_mb:
             return Exceeded("memory", f"its processes hold {self.peak_mb:,.0f} MB of {self.memory_mb:,} MB")
         if threads > self.most_processes:
