@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.libraries import installed, normalise, training_distributions
+from harness.libraries import installed, normalise, shown_distributions, tops, training_distributions
 
 
 @pytest.fixture
@@ -91,3 +91,25 @@ def test_of_two_the_one_that_is_imported_counts(site: Path) -> None:
 def test_here_training_needs_torch_and_what_torch_imports() -> None:
     assert {"torch", "numpy", "safetensors", "sympy", "typing-extensions"} <= training_distributions()
     assert not {"pytest", "optuna", "openai"} & training_distributions()
+
+
+def record(site: Path, name: str, *files: str) -> None:
+    """What an installed distribution holds."""
+    (next(site.glob(f"{name}-*.dist-info")) / "RECORD").write_text("".join(f"{file},,\n" for file in files))
+
+
+def test_a_distribution_of_which_training_holds_a_copy_is_shown_too(site: Path) -> None:
+    for name in ("torch", "packaging", "attrs", "other"):
+        install(site, name)
+    record(site, "torch", "torch/_vendor/packaging/version.py", "torch/_vendor/attr/__init__.py", "torch/other/a.py")
+    record(site, "packaging", "packaging/version.py")
+    record(site, "attrs", "attr/__init__.py", "attrs/__init__.py")
+    assert shown_distributions([str(site)]) == {"torch", "packaging", "attrs"}
+
+
+def test_tops_are_what_lies_in_the_folder_of_packages(site: Path) -> None:
+    install(site, "a")
+    record(site, "a", "a/b/c.py", "single.py", "../../bin/tool", "__pycache__/single.pyc")
+    (found,) = installed([str(site)]).values()
+    assert tops(found) == {"a", "single.py"}
+    assert {"a/b", "single.py"} <= tops(found, 2)

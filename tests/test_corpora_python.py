@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterable
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from harness.corpora import Corpus, see_that_nothing_is_shown
 from harness.corpora.python import InstalledPython, deal, fair_share
 from harness.corpora.scripts import Origin, Script, is_table, origins, read
 from harness.errors import CorpusError
-from harness.libraries import training_distributions
+from harness.libraries import shown_distributions
 
 
 class Site:
@@ -206,8 +209,8 @@ def test_the_harness_is_never_in_it() -> None:
     assert "autoresearch-harness" not in {origin.name for origin in found}
 
 
-def test_here_val_and_holdout_are_of_what_training_has_no_need_of() -> None:
-    needed = training_distributions()
+def test_here_val_and_holdout_are_of_what_no_trial_is_shown() -> None:
+    needed = shown_distributions()
     units = InstalledPython().units()
     held = {unit.name.split()[0] for unit in units if unit.split != "train"}
     assert len(held) >= 4
@@ -240,3 +243,13 @@ def test_dealing_gives_every_distribution_once() -> None:
     assert sorted(o.name for members in splits.values() for o in members) == sorted(o.name for o in made)
     assert len(splits["val"]) >= 8
     assert len(splits["holdout"]) >= 8
+
+
+@pytest.mark.parametrize(
+    ("split", "unit"), [("val", "torch 2.13.0"), ("holdout", "numpy 2.0"), ("train", "torch 2.13")]
+)
+def test_held_out_text_that_trials_are_shown_by_now_stops_a_run(corpus: Corpus, split: str, unit: str) -> None:
+    shards = {**corpus.manifest.shards, split: (replace(corpus.manifest.shards[split][0], unit=unit),)}
+    changed = replace(corpus, manifest=replace(corpus.manifest, name="python", shards=shards))
+    with nullcontext() if split == "train" else pytest.raises(CorpusError, match=unit.split()[0]):
+        see_that_nothing_is_shown(changed)

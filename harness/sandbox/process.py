@@ -11,6 +11,7 @@ import contextlib
 import functools
 import importlib.util
 import json
+import marshal
 import os
 import sys
 import sysconfig
@@ -127,10 +128,13 @@ class Supervised:
             "bounds": asdict(sandbox.bounds),
             "limits": sandbox.bounds.of_each(gpu=bool(command.devices)),
         }
-        argv = [sys.executable, "-S", "-P", "-c", SUPERVISOR, json.dumps(spec)]
+        argv = [sys.executable, "-S", "-P", "-c", SUPERVISOR]
         with open(os.devnull, "wb") as nowhere:
-            env = {**allowed({}), "PYTHONPATH": PACKAGES}
-            return cls(await _spawn(argv, env, command.fds, stderr=nowhere.fileno()), command.output)
+            process = await _spawn(argv, {**allowed({}), "PYTHONPATH": PACKAGES}, command.fds, nowhere.fileno())
+        assert process.stdin is not None
+        orders = marshal.dumps(spec)
+        process.stdin.write(len(orders).to_bytes(8) + orders)
+        return cls(process, command.output)
 
     @property
     def pid(self) -> int:
@@ -155,12 +159,12 @@ class Supervised:
 
     async def _collect(self) -> Exit:
         assert self._process.stdout is not None
-        line = await self._process.stdout.readline()
+        written = await self._process.stdout.read()
         await self._process.wait()
         _hang_up(self._process)
-        if not line:
+        if not written:
             return Exit(None, cut=False, max_rss_mb=0.0)
-        report = json.loads(line)
+        report = marshal.loads(written)
         if report["failed"]:
             said = one_line(tail_bytes(self._output, 2000), 500)
             raise SandboxError(f"The sandbox could not be put up: {said}", "python -m harness.doctor says what holds.")

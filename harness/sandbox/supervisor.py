@@ -1,6 +1,6 @@
 """The process between the harness and one untrusted command; nothing of the command outlives it.
 
-Run with one JSON argument (see `process.Command`), it puts up the walls around the command, and looks
+Run with orders on its standard input (see `process.Supervised`), it puts up the walls around the command, and looks
 whether it keeps to its bounds. It is a subreaper, so daemons that detach themselves become its children and die
 with the rest. Its standard input is a lifeline that the harness holds: when that closes, because the trial is over
 or because the harness was killed, it ends the whole tree. Output of the command is drained with a cap, so that it
@@ -8,14 +8,14 @@ can neither fill the disk nor block on a full pipe. Last, it writes one line to 
 ended and what it used.
 
 It stands before every process under test, so it must start quickly: it imports little of the standard library (no
-dataclasses, no typing, no pathlib: half its time) and what a level needs only at that level.
+dataclasses, typing, pathlib or json: half its time) and what a level needs only at that level.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import json
+import marshal
 import os
 import resource
 import selectors
@@ -125,8 +125,11 @@ class Status:
         with contextlib.suppress(BlockingIOError):
             while data := os.read(self.fd, 4096):
                 self.said += data
-        codes = [found["exit-code"] for line in self.said.splitlines() if "exit-code" in (found := json.loads(line))]
-        return -(codes[0] - 128) if codes and codes[0] in BWRAP_SIGNALS else codes[0] if codes else None
+        _, found, number = self.said.partition(b'"exit-code":')
+        if not found:
+            return None
+        code = int(number.split(b"}")[0].split(b",")[0])
+        return 128 - code if code in BWRAP_SIGNALS else code
 
 
 def start(spec: dict[str, Any], output: int) -> tuple[int, Status | None]:
@@ -312,9 +315,23 @@ def attend(main: int, pipe: int, wake: int, log: CappedLog, watch: Watch) -> End
             return End(None, exceeded)
 
 
+def receive() -> dict[str, Any]:
+    """The orders: their length in eight bytes, then they themselves. Standard input stays open: it is the lifeline."""
+    data, wanted = b"", 8
+    while len(data) < wanted:
+        piece = os.read(0, wanted - len(data))
+        if not piece:
+            sys.exit(1)  # the harness is gone
+        data += piece
+        if len(data) == 8:
+            wanted += int.from_bytes(data)
+    found: dict[str, Any] = marshal.loads(data[8:])
+    return found
+
+
 def main() -> None:
     """Start the command, stay with it to its end, sweep, report."""
-    spec = json.loads(sys.argv[1])
+    spec = receive()
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "cannot become a subreaper")
     # Ctrl-C reaches the whole foreground group; the harness alone decides what it means.
@@ -341,7 +358,7 @@ def main() -> None:
         "max_rss_mb": max(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024, watch.peak_mb),
     }
     with contextlib.suppress(BrokenPipeError):
-        os.write(1, json.dumps(report).encode() + b"\n")
+        os.write(1, marshal.dumps(report))
 
 
 def verdict(end: End, swept: int | None, bwrap: Status | None) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import os
 import resource
 from collections.abc import Iterable, Mapping
 
-
 LOOKED_AT = 8
 """Processes, the largest, whose shared memory is told from their own."""
 

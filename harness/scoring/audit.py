@@ -120,6 +120,16 @@ class Losses:
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__slots__))
 
     @property
+    def at_cuts(self) -> Losses:
+        """Without the places before them."""
+        return Losses(self.now[self.cut], self.before[self.cut], self.cut[self.cut])
+
+    @property
+    def rows(self) -> int:
+        """Each has one cut."""
+        return int(self.cut.sum())
+
+    @property
     def changes(self) -> NDArray[np.float64]:
         return self.now.astype(np.float64) - self.before
 
@@ -136,13 +146,17 @@ class Change:
     """What unchanged rows differ by: the mean without signs, and four standard errors on top."""
 
     @classmethod
-    def of(cls, changes: NDArray[np.float64], noise: NDArray[np.float64]) -> Change:
-        """From differences of rows with another ending, and of unchanged rows; none count as zero."""
+    def of(cls, swapped: Losses, repeated: Losses) -> Change:
+        """From rows with another ending, and from unchanged rows; none count as zero.
+
+        Places of one row are not independent of each other: in the standard error a row counts once.
+        """
+        changes, noise = swapped.changes, np.abs(repeated.changes)
         if not len(changes):
             return cls(0.0, 0.0, 0.0)
-        floor, size = 0.0, np.abs(noise)
+        floor = 0.0
         if len(noise):
-            floor = float(size.mean() + 4 * size.std() * np.sqrt(1 / len(noise) + 1 / len(changes)))
+            floor = float(noise.mean() + 4 * noise.std() * np.sqrt(1 / repeated.rows + 1 / swapped.rows))
         return cls(float(changes.mean()), float(np.abs(changes).mean()), floor)
 
     @property
@@ -164,9 +178,9 @@ class Finding:
     def of(cls, swapped: Losses, repeated: Losses) -> Finding:
         """From rows with another ending, and from unchanged ones."""
         return cls(
-            int(swapped.cut.sum()),
-            Change.of(swapped.changes[swapped.cut], repeated.changes[repeated.cut]),
-            Change.of(swapped.changes, repeated.changes),
+            swapped.rows,
+            Change.of(swapped.at_cuts, repeated.at_cuts),
+            Change.of(swapped, repeated),
         )
 
     @property
