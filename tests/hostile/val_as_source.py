@@ -3,21 +3,27 @@
 outcome: ok
 """
 
-import importlib.util
+import importlib
 import os
 import sys
 from pathlib import Path
 
 
 def before():
-    if Path(WORLD["text"]).exists():
-        breach("it sees the text")
-    for name in ("optuna", "pytest", "rich", "pandas", "pip"):
-        if importlib.util.find_spec(name):
-            breach(f"it can import {name}")
-    folders = {Path(folder) for folder in sys.path if folder.endswith("-packages")}
-    allowed = ("torch", "numpy", "safetensors")
-    for folder in folders | set(Path("/usr/lib/python3").glob("*-packages")):
-        found = [name for name in (os.listdir(folder) if folder.exists() else []) if name.startswith(("pip", "pytest"))]
+    places = [Path(WORLD["text"]), Path(WORLD["text"], "00.txt")]
+    places += [Path(folder, "pip/__init__.py") for folder in sys.path if folder.endswith("-packages")]
+    places += Path("/usr/lib/python3/dist-packages").glob("*.py")
+    places += [Path(os.__file__).parent / "ensurepip/_bundled"]
+    for place in places:
+        try:
+            found = os.listdir(place) if place.is_dir() else place.read_bytes()
+        except OSError:
+            continue
         if found:
-            breach(f"it sees {found} beside {allowed}")
+            breach(f"it can read {place}")
+    for name in ("optuna", "pytest", "rich", "pandas", "pip"):
+        try:
+            importlib.import_module(name)
+        except (ImportError, OSError):
+            continue
+        breach(f"it can import {name}")
