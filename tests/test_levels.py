@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
@@ -171,8 +172,9 @@ def test_a_program_below_the_wanted_version_is_said_to_be_too_old(tmp_path: Path
     assert "too old" in reason
 
 
-def test_a_broken_promise_takes_the_level_away(sandbox) -> None:
+def test_a_broken_promise_takes_the_level_away(sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if sandbox.level < 3:
         pytest.skip("needs bubblewrap")
-    leaky = replace(sandbox, view=replace(sandbox.view, read=("/tmp", *sandbox.view.read)))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where the probe's bait is laid
+    leaky = replace(sandbox, view=sandbox.view.with_files([tmp_path]))
     assert "reads nothing outside" in levels.examine(leaky, os.environ)

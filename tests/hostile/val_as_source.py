@@ -13,14 +13,13 @@ def before():
     places = [Path(WORLD["text"]), Path(WORLD["text"], "00.txt")]
     places += [Path(folder, "pip/__init__.py") for folder in sys.path if folder.endswith("-packages")]
     places += Path("/usr/lib/python3/dist-packages").glob("*.py")
-    places += [Path(os.__file__).parent / "ensurepip/_bundled"]
+    places += Path(os.__file__).parent.glob("ensurepip/_bundled/*.whl")
     for place in places:
         try:
-            found = os.listdir(place) if place.is_dir() else place.read_bytes()
+            os.listdir(place) if place.is_dir() else place.read_bytes()
         except OSError:
             continue
-        if found:
-            breach(f"it can read {place}")
+        breach(f"it can read {place}")
     for name in ("optuna", "pytest", "rich", "pandas", "pip"):
         try:
             importlib.import_module(name)
