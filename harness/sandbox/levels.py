@@ -189,7 +189,10 @@ def _bait(folder: Path, devices: Sequence[str]) -> Iterator[tuple[Bait, _Outside
             "an abstract socket": stack.enter_context(socket.socket(unix, socket.SOCK_STREAM)),
             "a socket's path": stack.enter_context(socket.socket(unix, socket.SOCK_STREAM)),
         }
-        addresses: list[Any] = [("127.0.0.1", 0), ("127.0.0.1", 0), "\0" + abstract, str(folder / "outside" / "socket")]
+        outside = os.open(folder / "outside", os.O_RDONLY)
+        stack.callback(os.close, outside)
+        path = f"/proc/self/fd/{outside}/socket"  # an address must be short, wherever the folder lies
+        addresses: list[Any] = [("127.0.0.1", 0), ("127.0.0.1", 0), "\0" + abstract, path]
         for (name, listener), address in zip(listeners.items(), addresses, strict=True):
             listener.bind(address)
             listener.setblocking(False)
@@ -202,6 +205,14 @@ def _bait(folder: Path, devices: Sequence[str]) -> Iterator[tuple[Bait, _Outside
         tcp, udp = (listeners[name].getsockname()[1] for name in ("TCP", "UDP"))
         homes = [str(Path.home())] if Path.home() != Path("/") else []
         bait = Bait(
-            str(secret), homes, tcp, udp, abstract, str(addresses[-1]), canary.pid, os.getpid(), cuda=bool(devices)
+            secret=str(secret),
+            homes=homes,
+            tcp=tcp,
+            udp=udp,
+            abstract=abstract,
+            socket=str(folder / "outside" / "socket"),
+            canary=canary.pid,
+            harness=os.getpid(),
+            cuda=bool(devices),
         )
         yield bait, _Outside(listeners, canary, secret, content)

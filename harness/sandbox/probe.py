@@ -94,13 +94,18 @@ def reaches_no_network(bait: dict[str, Any]) -> str:
     kinds: dict[str, tuple[int, int, Any]] = {
         "TCP": (inet, socket.SOCK_STREAM, ("127.0.0.1", bait["tcp"])),
         "an abstract socket": (unix, socket.SOCK_STREAM, "\0" + bait["abstract"]),
-        "a socket's path": (unix, socket.SOCK_STREAM, bait["socket"]),
+        "a socket's path": (unix, socket.SOCK_STREAM, os.path.basename(bait["socket"])),
     }
+    here = os.open(".", os.O_RDONLY)
+    with contextlib.suppress(OSError):
+        os.chdir(os.path.dirname(bait["socket"]))  # the address of a socket must be short
     for name, (family, kind, address) in kinds.items():
         with contextlib.suppress(OSError), socket.socket(family, kind) as sock:
             sock.settimeout(1)
             sock.connect(address)
             return f"it can connect by {name}"
+    os.fchdir(here)
+    os.close(here)
     with contextlib.suppress(OSError), socket.socket(inet, socket.SOCK_DGRAM) as sock:
         sock.sendto(b"out", ("127.0.0.1", bait["udp"]))  # whether it arrives is seen outside
     return ""
