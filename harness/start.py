@@ -107,8 +107,8 @@ def plan(asked: Asked, repository: Repository, ledger: Ledger, environ: Mapping[
         cache=cache,
     )
     sandbox = shelter(device, len(slots), environ, unsandboxed=asked.allow_unsandboxed)
-    private = [repository.root, settings.results, cache]
-    sandbox.view.protect([*private, Path(settings.corpus)] if settings.corpus not in corpora.NAMED else private)
+    texts = [Path(settings.corpus)] if settings.corpus not in corpora.NAMED else []
+    sandbox.view.protect([repository.root, settings.results, cache], texts)
     return Plan(settings, device, slots, ruler, series, sandbox, why, asked.mirror)
 
 

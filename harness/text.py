@@ -36,16 +36,26 @@ def storable(text: str) -> str:
 def tail_bytes(path: Path, limit: int) -> str:
     """The last `limit` bytes of a file as text; not escaped, see `printable`.
 
-    The file may have been made by code under test: links are not followed and a FIFO does not block. Raises
-    OSError if it is missing or no regular file.
+    Raises OSError if it is missing or no regular file.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
+    with open(open_untrusted(path), "rb") as file:
+        status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "No regular file", str(path))
         file.seek(max(0, status.st_size - limit))
         return file.read(limit).decode("utf-8", errors="replace")
+
+
+def open_untrusted(path: Path) -> int:
+    """Descriptor of a file that code under test may have made, or whose folder it may have.
+
+    Neither is followed if it is a link, which could lead anywhere, and a FIFO does not block. Raises OSError.
+    """
+    folder = os.open(path.parent, os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        return os.open(path.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    finally:
+        os.close(folder)
 
 
 def _escape(match: re.Match[str]) -> str:

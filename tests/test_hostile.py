@@ -154,7 +154,7 @@ def world(tmp_path: Path, bench: Bench, text_corpus: Path) -> Iterator[World]:
     folder = tmp_path / "outside"
     for name in ("checkout/.git/hooks", "checkout/results"):
         (folder / name).mkdir(parents=True)
-    for name in ("secret", "checkout/prepare.py", "checkout/results/ledger.db"):
+    for name in ("secret", "config.json", "model.safetensors", "checkout/prepare.py", "checkout/results/ledger.db"):
         (folder / name).write_text("sk-planted-key")
     inet, unix = socket.AF_INET, socket.AF_UNIX
     listeners = {

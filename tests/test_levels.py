@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
@@ -132,10 +133,22 @@ def test_no_sandbox_at_all_must_be_asked_for() -> None:
     assert levels.choose(os.environ, LIMITS, highest=1, unsandboxed=True).level == 1
 
 
-def test_what_a_sandbox_must_not_show_is_refused_if_it_lies_among_the_libraries(tmp_path: Path) -> None:
-    view = View(read=(str(tmp_path),))
-    with pytest.raises(SandboxError, match="corpus"):
-        view.protect([tmp_path / "corpus"])
+@pytest.mark.parametrize(
+    ("places", "texts", "refused"),
+    [
+        (["libraries/results"], [], "libraries/results"),
+        (["checkout"], ["corpus"], None),
+        ([], ["libraries/text"], "libraries/text"),
+        ([], ["checkout"], "checkout"),
+    ],
+    ids=["a place among the libraries", "a checkout with an environment", "text among them", "text around them"],
+)
+def test_what_must_not_be_shown_is_refused_if_it_is(
+    tmp_path: Path, places: list[str], texts: list[str], refused: str | None
+) -> None:
+    view = View(read=(str(tmp_path / "libraries"), str(tmp_path / "checkout/.venv/lib/torch")))
+    with nullcontext() if refused is None else pytest.raises(SandboxError, match=refused):
+        view.protect([tmp_path / name for name in places], [tmp_path / name for name in texts])
 
 
 def test_a_hidden_folder_is_not_shown_but_for_its_named_parts(tmp_path: Path) -> None:

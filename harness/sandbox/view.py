@@ -55,27 +55,32 @@ class View:
     """Symbolic links of the root, each with its target: `("usr/lib", "/lib")`."""
 
     def shows(self, path: Path) -> bool:
-        """Whether a process can read what lies at `path`, or something below it."""
+        """Whether a process can read what lies at `path`: the nearest of what is shown and hidden above it decides."""
         real = Path(os.path.realpath(path))
-        over = [Path(os.path.realpath(shown)) for shown in self.read]
-        if any(shown == real or real in shown.parents for shown in over):
-            return True
-        # The nearest of what is shown and hidden above it decides.
-        nearest = max((p for p in (*over, *map(Path, self.hidden)) if p in real.parents), default=None, key=_depth)
-        return nearest is not None and str(nearest) not in self.hidden
+        shown = {Path(os.path.realpath(name)) for name in self.read}
+        nearest = next((above for above in (real, *real.parents) if above in shown or str(above) in self.hidden), None)
+        return nearest in shown
+
+    def shows_part(self, path: Path) -> bool:
+        """Whether it can read that, or anything below it."""
+        real = Path(os.path.realpath(path))
+        return self.shows(path) or any(real in Path(os.path.realpath(name)).parents for name in self.read)
 
     def with_files(self, files: Iterable[str | Path]) -> View:
         """The same, with some files more."""
         return replace(self, read=(*self.read, *map(str, files)))
 
-    def protect(self, paths: Iterable[Path]) -> None:
-        """Raise `SandboxError` if one of `paths`, which no process under test may see, is shown."""
-        for path in paths:
-            if self.shows(path):
-                raise SandboxError(
-                    f"{path} lies where code under test can read it: among the programs and libraries it is shown.",
-                    "Move it to a folder of your home, or of any other disk.",
-                )
+    def protect(self, places: Iterable[Path], texts: Iterable[Path]) -> None:
+        """Raise `SandboxError` if code under test could read one of `places`, or any part of `texts`.
+
+        A checkout may well hold the environment of this Python, of which a part is shown.
+        """
+        exposed = [path for path in places if self.shows(path)] + [path for path in texts if self.shows_part(path)]
+        for path in exposed:
+            raise SandboxError(
+                f"{path} lies where code under test can read it: among the programs and libraries it is shown.",
+                "Move it to a folder of your home, or of any other disk.",
+            )
 
     def pieces(self) -> Pieces:
         """The same for a mechanism that cannot hide: folders that hold hidden ones are given by their parts."""
@@ -164,7 +169,3 @@ def _distributions() -> set[Path]:
 def _is_silent(path: Path) -> bool:
     """Metadata without entry points, which are all of it that is looked up by what imports the rest; `.pth` files."""
     return path.suffix == ".pth" or (path.suffix == ".dist-info" and not (path / "entry_points.txt").exists())
-
-
-def _depth(path: Path) -> int:
-    return len(path.parts)

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from harness.text import open_untrusted
+
 CONFIG_BYTES = 1 << 16
 HEADER_BYTES = 1 << 24
 WIDEST = 8
@@ -31,11 +33,11 @@ class Missing(BadArtifact):
 def opened(source: Path, limit: int) -> Iterator[BinaryIO]:
     """A regular file of at most `limit` bytes in an untrusted folder, open for reading.
 
-    A FIFO would hang `open`, a symlink would lead out of the folder, a huge file would fill the disk: all are
-    refused (docs/trust.md). Raises `BadArtifact`.
+    A FIFO would hang `open`; a link, or a folder that is one, would lead to another's files; a huge file would fill
+    the disk: all are refused (docs/trust.md). Raises `BadArtifact`.
     """
     try:
-        fd = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = open_untrusted(source)
     except FileNotFoundError:
         raise Missing(f"{source.name} is missing") from None
     except OSError as error:

@@ -1,7 +1,7 @@
-"""The folder of its checkpoint is a link to a folder of the machine that has files of these names.
+"""The folder of its checkpoint is a link to another's, which has all that is looked for.
 
-outcome: invalid
-reason: without a checkpoint
+outcome: bad_artifact
+reason: cannot be opened
 """
 
 import os
