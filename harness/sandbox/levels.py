@@ -113,7 +113,8 @@ def examine(sandbox: Sandbox, environ: Mapping[str, str], devices: Sequence[str]
     """Run the probe inside. "" if every promise of the level is kept, else the first that is not, and how."""
     found = promises(sandbox, environ, devices)
     broken = {name: how for name, how in found.items() if how and name in PROMISED[sandbox.level]}
-    told = (f"{NAMES[sandbox.level]}: code under test {name}, it promises, but {how}" for name, how in broken.items())
+    kind = NAMES[sandbox.level]
+    told = (f"{kind} breaks the promise that code under test {name}: {how}" for name, how in broken.items())
     return next(told, "")
 
 
