@@ -48,6 +48,9 @@ LOOK_SECONDS = 0.05
 """Between two looks at the clock when nobody asks, in the mean. How long it is until the next one never depends on
 when the last one was (an exponential distribution): no process can be timed to live between two of them."""
 TELL_SECONDS = 0.25
+HEAD_START = 10.0
+"""CPU seconds before the first batch that cost nothing, for imports and building; what is used beyond them is charged
+to a budget of CPU time, since something else must have been learned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +108,15 @@ class Slots:
 class Clock:
     """How much of the budget is spent. Starts when it is made."""
 
-    def __init__(self, budget: Budget, root: int) -> None:
-        self.budget = budget
+    def __init__(self, budget: Budget, root: int, charged: float = 0.0) -> None:
+        """`charged`: seconds that are spent already."""
+        self.budget, self._charged = budget, charged
         self._began = time.monotonic()
         self._tree = TreeClock(root, leave_out=os.getpid()) if budget.kind == "cpu" else None
 
     def seconds(self) -> float:
         """Of the budget's own clock: CPU seconds for `cpu`, else wall seconds."""
-        return self._tree.spent() if self._tree else time.monotonic() - self._began
+        return self._charged + (self._tree.spent() if self._tree else time.monotonic() - self._began)
 
     def fraction(self, seconds: float, steps: int) -> float:
         """Share of the budget that is spent, in [0, 1]."""
@@ -132,6 +136,7 @@ class Feeder:
         self._socket = socket.socket(fileno=orders.socket)
         self._socket.setblocking(False)
         self._clock: Clock | None = None
+        self._before = TreeClock(orders.root, leave_out=os.getpid()) if self._budget.kind == "cpu" else None
         self._unread = b""
         self._slot = self._filled = 0  # the slot to hand out next, and how many rows lie ready in it
         self._position = 0  # rows handed out
@@ -177,7 +182,8 @@ class Feeder:
             self._socket.send(REPLY.pack(REFUSED, 0, 0, 0.0))
             return
         if self._clock is None:
-            self._clock = Clock(self._budget, self._orders.root)
+            charged = max(0.0, self._before.spent() - HEAD_START) if self._before else 0.0
+            self._clock = Clock(self._budget, self._orders.root, charged)
             self._tell("start")
         fraction = self._watch(asked=True)
         if self._ended:

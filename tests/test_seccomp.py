@@ -184,8 +184,8 @@ def test_nothing_can_be_typed_into_a_terminal(machine: str) -> None:
 
 
 @pytest.mark.parametrize("machine", MACHINES)
-def test_in_a_network_of_its_own_a_trial_has_the_usual_sockets(machine: str) -> None:
-    usual, others = (UNIX, INET, 10, 16), (PACKET, 38, 40, 44)  # packet, crypto, vsock, xdp
+def test_in_a_network_of_its_own_a_trial_has_no_socket_that_could_make_who_closes_it_wait(machine: str) -> None:
+    usual, others = (UNIX, 16), (INET, 10, PACKET, 38, 40, 44)  # netlink; IPv6, packet, crypto, vsock, xdp
     assert {asked(LEVEL_3, machine, "socket", family, STREAM) for family in usual} == {ALLOW}
     assert {asked(LEVEL_3, machine, "socket", family, STREAM) for family in others} == {EPERM}
 
@@ -423,3 +423,19 @@ def test_to_have_children_forgotten_is_done_in_word_only(machine: str, level: di
         "set another": answer(code, audit, number, SIGINT, A_POINTER, 0, 8),
     }
     assert asked == {"set": REFUSE, "set from a high address": REFUSE, "ask": ALLOW, "set another": ALLOW}
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_memory_that_stays_when_it_is_given_back_is_refused_on_a_cpu(machine: str) -> None:
+    shared, private, of_a_file = 0x21, 0x22, 0x1
+    flags = {"shared": shared, "validated": shared | 2, "private": private, "of a file": of_a_file}
+    found = {name: asked(LEVEL_3, machine, "mmap", 0, 4096, 3, flag) for name, flag in flags.items()}
+    assert found == {"shared": EPERM, "validated": EPERM, "private": ALLOW, "of a file": ALLOW}
+    assert asked({**LEVEL_3, "gpu": True}, machine, "mmap", 0, 4096, 3, shared) == ALLOW
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_what_others_have_read_is_not_told(machine: str) -> None:
+    for level in (LEVEL_3, LEVEL_2, LEVEL_2_GPU):
+        assert {asked(level, machine, call) for call in ("mincore", "cachestat")} == {EPERM}
+        assert asked(level, machine, "fadvise64") == REFUSE  # in word only

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, SandboxError
 from harness.machine import Slot
 from harness.ruler import parse_budget
 from harness.runners.claims import last_claims
@@ -57,7 +57,8 @@ class LocalTrial:
             return await self._run()
         finally:
             if self._warming is not None:
-                await (await asyncio.shield(self._warming)).end()
+                with contextlib.suppress(SandboxError):  # told already, if they were needed
+                    await (await asyncio.shield(self._warming)).end()
 
     async def _run(self) -> Result:
         self._show("starting")
@@ -89,7 +90,10 @@ class LocalTrial:
         (checkpoint / "trial.json").write_text(json.dumps(self._facts(), indent=1))
         warm = None if self._warming is None else await asyncio.shield(self._warming)
         cores, gpu = self._slot.cores, self._slot.gpu
-        scored = await score(self._bench, checkpoint, self._servers_room, cores, gpu, self._limits.score, warm)
+        limits = self._limits
+        scored = await score(
+            self._bench, checkpoint, self._servers_room, cores, gpu, limits.score, warm, work=limits.work
+        )
         if isinstance(scored, Failure):
             return replace(result, outcome=scored.outcome, reason=scored.reason, params=params)
         return replace(result, val_bpb=scored.val_bpb, params=params, scoring_seconds=scored.seconds, gap=scored.gap)

@@ -23,4 +23,5 @@ class Bounds:
         mapped for the device's as well.
         """
         limits = {"RLIMIT_CORE": 0, "RLIMIT_FSIZE": self.disk_mb << 20, "RLIMIT_MSGQUEUE": 0}
-        return limits if gpu else {**limits, "RLIMIT_DATA": self.memory_mb << 20}
+        # What lies in the buffers of pipes and sockets belongs to no process: few of them hold little.
+        return limits if gpu else {**limits, "RLIMIT_DATA": self.memory_mb << 20, "RLIMIT_NOFILE": 512}

@@ -79,6 +79,7 @@ def changes_nothing_outside(bait: dict[str, Any]) -> str:
         "open /proc/sys/kernel/core_pattern to write": lambda: os.close(
             os.open("/proc/sys/kernel/core_pattern", os.O_WRONLY)
         ),
+        "open /proc/1/mem to write": lambda: os.close(os.open("/proc/1/mem", os.O_WRONLY)),
         "open /proc/sysrq-trigger to write": lambda: os.close(os.open("/proc/sysrq-trigger", os.O_WRONLY)),
     }
     for name, attempt in attempts.items():

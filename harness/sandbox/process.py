@@ -162,9 +162,10 @@ class Supervised:
         written = await self._process.stdout.read()
         await self._process.wait()
         _hang_up(self._process)
-        if not written:
+        try:
+            report = marshal.loads(written)
+        except (EOFError, ValueError, TypeError):  # it was killed
             return Exit(None, cut=False, max_rss_mb=0.0)
-        report = marshal.loads(written)
         if report["failed"]:
             said = one_line(tail_bytes(self._output, 2000), 500)
             raise SandboxError(f"The sandbox could not be put up: {said}", "python -m harness.doctor says what holds.")
@@ -209,6 +210,8 @@ class Module:
         """Each line it writes, to its end."""
         assert self._process.stdout is not None
         async for line in self._process.stdout:
+            if not line.endswith(b"\n"):  # it was killed in mid-word
+                return
             yield json.loads(line)
 
     def hang_up(self) -> None:

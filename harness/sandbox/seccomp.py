@@ -97,6 +97,7 @@ ALWAYS: Mapping[str, str] = {
         bpf=321/280 perf_event_open=298/241 userfaultfd=323/282 io_uring_setup=425 io_uring_enter=426
         io_uring_register=427 init_module=175/105 finit_module=313/273 delete_module=176/106 kexec_load=246/104
         kexec_file_load=320/294 modify_ldt=154/- lookup_dcookie=212/18 nfsservctl=180/42""",
+    "what others have read, which one process under test could tell the next by": "mincore=27/232 cachestat=451",
     "keys of the user": "add_key=248/217 request_key=249/218 keyctl=250/219",
     "files by number, past every folder": "name_to_handle_at=303/264 open_by_handle_at=304/265 fanotify_init=300/262",
     "settings of the machine": """
@@ -126,7 +127,9 @@ MEMORY_FILES = "memfd_create=319/279 memfd_secret=447"
 NAMESPACES = 0x7E020000
 """Every CLONE_NEW* flag that clone() takes."""
 STREAM, SEQPACKET, KIND = 1, 5, 0xF
-UNIX, INET, INET6, NETLINK = 1, 2, 10, 16
+UNIX, NETLINK = 1, 16
+SHARED_ANONYMOUS = 0x21
+"""MAP_SHARED and MAP_ANONYMOUS; a private mapping has not the first."""
 TIOCSTI, TIOCLINUX, TIOCSETD = 0x5412, 0x541C, 0x5423
 SET_FLAGS, SET_VERSION, SET_XATTR, ENABLE_VERITY = 0x40086602, 0x40087602, 0x401C5820, 0x40806685
 """FS_IOC_*: properties of a file that is open for reading."""
@@ -140,6 +143,7 @@ def rules(*, alone: bool, gpu: bool, own_signals: bool, pid: int | None = None) 
     found += _refused("clone3=435", "its flags lie in memory; without it libc uses clone", error=errno.ENOSYS)
     found += _refused("personality=135/92", "it can undo the mixing of addresses", _unless(0, 0, ALL))
     found += _forgetting()
+    found += _refused("fadvise64=221/223", "a hint, by which one process could tell the next", error=0)
     found += _ioctl(alone, own_signals)
     found += _sockets(alone, gpu)
     if alone:
@@ -150,6 +154,9 @@ def rules(*, alone: bool, gpu: bool, own_signals: bool, pid: int | None = None) 
         found += _refused(SHARED_MEMORY, "memory that outlives its processes and that nobody counts")
     if not gpu:
         found += _refused(MEMORY_FILES, "memory that nobody counts")
+        # Given back by one who mapped it, it stays for the others, and belongs to no process.
+        shared = Case(3, (SHARED_ANONYMOUS,), among=True, mask=SHARED_ANONYMOUS)
+        found += _refused("mmap=9/222", "memory that nobody counts", shared)
         found += _refused("sched_setaffinity=203/122", "a trial stays on its cores")
     if own_signals:
         found += _signals(pid)
@@ -264,8 +271,9 @@ def _sockets(alone: bool, gpu: bool) -> Iterator[Rule]:
     """Pairs are always allowed, but where others can be reached they are of a kind that cannot be sent elsewhere."""
     connected = (_unless(0, UNIX), _unless(1, STREAM, SEQPACKET, mask=KIND))
     if not alone:
+        # There is no network. A socket of it, sent to the harness, could make it wait when it closes that (SO_LINGER).
         why = "protocols of the kernel that nobody needs"
-        yield from _refused("socket=41/198", why, _unless(0, UNIX, INET, INET6, NETLINK))
+        yield from _refused("socket=41/198", why, _unless(0, UNIX, NETLINK))
         yield from _refused("socketpair=53/199", why, _unless(0, UNIX))
         return
     why = "sockets in the machine's own network"

@@ -287,7 +287,7 @@ class Guard:
             exceeded = self._watch.processes(descendants(os.getpid(), self._watch.most_processes))
             self._processes = now
         if not exceeded and now - self._disk >= DISK_SECONDS:
-            exceeded = self._watch.disk()
+            exceeded = self._watch.disk(descendants(os.getpid(), self._watch.most_processes))
             # A walk over many files takes its time, and then as long again is waited.
             self._disk = time.monotonic() + (time.monotonic() - now)
         return exceeded

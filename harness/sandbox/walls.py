@@ -12,8 +12,8 @@ from harness.sandbox import bubblewrap, seccomp
 from harness.sandbox.bounds import Bounds
 from harness.sandbox.view import View
 
-MEMORY_FOLDER_MB = 256
-"""Of /tmp and of /dev/shm, each."""
+MEMORY_FOLDER_MB, ON_A_GPU = 256, 8192
+"""Of /tmp and of /dev/shm, each; on a GPU workers hand over large batches there."""
 NAMES = {3: "bubblewrap", 2: "Landlock and seccomp", 1: "processes of its own, as your user"}
 
 
@@ -37,7 +37,8 @@ class Sandbox:
         """What the supervisor puts up around one command: the files of `extra` are shown to it as well."""
         view = self.view.with_files(extra)
         if self.level == 3:
-            argv = bubblewrap.arguments(self.program, view, scratch, devices, MEMORY_FOLDER_MB)
+            memory_mb = ON_A_GPU if devices else MEMORY_FOLDER_MB
+            argv = bubblewrap.arguments(self.program, view, scratch, devices, memory_mb)
             return {"bwrap": argv, "filter": _filter(gpu=bool(devices))}
         if self.level == 2:
             pieces = view.pieces()

@@ -9,7 +9,10 @@ import contextlib
 import os
 import resource
 from collections.abc import Iterable, Mapping
+from itertools import chain
 
+UNSEEN = -1
+"""In place of a size."""
 LOOKED_AT = 8
 """Processes, the largest, whose shared memory is told from their own."""
 
@@ -65,10 +68,12 @@ class Watch:
     def _too_many(self, found: int) -> Exceeded:
         return Exceeded("processes", f"it runs {found:,} processes and threads of {self.most_processes:,}")
 
-    def disk(self) -> Exceeded | None:
-        """Size and number of the files. Stops counting where a bound is passed."""
+    def disk(self, pids: Iterable[int]) -> Exceeded | None:
+        """Size and number of the files, those included that have no name any more. Stops where a bound is passed."""
         bytes_held = files = 0
-        for size in _sizes(self.scratch):
+        for size in chain(_sizes(self.scratch), _nameless(pids)):
+            if size == UNSEEN:
+                return Exceeded("disk", "it has a folder in its scratch folder that cannot be looked into")
             bytes_held, files = bytes_held + size, files + 1
             if files > self.files:
                 return Exceeded("disk", f"it holds more than {self.files:,} files in its scratch folder")
@@ -99,10 +104,27 @@ def _sizes(folder: str) -> Iterable[int]:
     """Bytes on disk of all below a folder, which may change meanwhile; links are not followed."""
     waiting = [folder]
     while waiting:
-        with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
-            for entry in entries:
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                for entry in entries:
+                    with contextlib.suppress(FileNotFoundError):
+                        yield entry.stat(follow_symlinks=False).st_blocks * 512
+                        if entry.is_dir(follow_symlinks=False):
+                            waiting.append(entry.path)
+        except FileNotFoundError:
+            continue
+        except OSError:  # shut, or too deep for a path
+            yield UNSEEN
+
+
+def _nameless(pids: Iterable[int]) -> Iterable[int]:
+    """Bytes on disk of files that were removed while processes hold them open."""
+    seen = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            for number in os.listdir(f"/proc/{pid}/fd"):
                 with contextlib.suppress(OSError):
-                    found = entry.stat(follow_symlinks=False)
-                    yield found.st_blocks * 512
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(entry.path)
+                    found = os.stat(f"/proc/{pid}/fd/{number}")
+                    if not found.st_nlink and (found.st_dev, found.st_ino) not in seen:
+                        seen.add((found.st_dev, found.st_ino))
+                        yield found.st_blocks * 512

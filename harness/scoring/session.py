@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import shutil
 import signal
 import socket
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.clock import TreeClock
 from harness.corpora import Corpus
 from harness.corpora.source import Split
 from harness.errors import HarnessError
@@ -62,6 +64,24 @@ class Bench:
     split: Split = "val"
 
 
+class Stopwatch:
+    """How long a server has worked: CPU seconds of its tree, or on a GPU wall seconds."""
+
+    def __init__(self, root: int, device: str) -> None:
+        self._root, self._device = root, device
+        self._now: Callable[[], float] | None = None
+        self._began = self.seconds = 0.0
+
+    def start(self) -> None:
+        self._now = TreeClock(self._root).spent if self._device == "cpu" else time.monotonic
+        self._began = self._now()
+
+    def stop(self) -> None:
+        """Only the first call counts."""
+        if self._now is not None:
+            self.seconds, self._now = self._now() - self._began, None
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
     """One model server, waiting for its START or past it."""
@@ -71,6 +91,7 @@ class Server:
     """The scorer's end."""
     room: Path
     """Its working directory, empty until it is filled."""
+    stopwatch: Stopwatch
 
     @property
     def log(self) -> Path:
@@ -89,13 +110,16 @@ class Server:
 
     def begin(self) -> None:
         """Have it build what lies in its room."""
+        self.stopwatch.start()
         with contextlib.suppress(OSError):  # if it is dead, the scorer finds out
             self.sock.sendall(wire.START.pack(wire.MAGIC))
 
     async def end(self) -> Exit:
         """End it, whatever it is at. May be called again."""
-        self.sock.close()
-        return await self.process.end()
+        self.stopwatch.stop()
+        ended = await self.process.end()
+        await asyncio.to_thread(self.sock.close)  # with whatever descriptors were sent to it
+        return ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +146,10 @@ class Servers:
     def waiting(self) -> bool:
         return self.first.waiting and self.second.waiting
 
+    def worked(self) -> float:
+        """Seconds of both, once they have ended."""
+        return self.first.stopwatch.seconds + self.second.stopwatch.seconds
+
     async def begin(self, folder: Path) -> None:
         """Copy the checkpoint into both rooms, and have the first server build its model."""
         await asyncio.gather(*(asyncio.to_thread(_copy, folder, server.room) for server in (self.first, self.second)))
@@ -147,11 +175,13 @@ async def score(
     gpu: Gpu | None = None,
     limit: float | None = None,
     warm: Servers | None = None,
+    work: float = math.inf,
 ) -> Score | Failure:
     """Score the checkpoint that lies in `folder`: model.safetensors, config.json, train.py, prepare.py.
 
     `limit` in seconds, of score and audit together; None: as long as it takes. `warm` servers are used up, whatever
-    happens; without them, or if they have died, others are started.
+    happens; without them, or if they have died, others are started. `work`: seconds that both servers together may
+    work once they have the model, of CPU time on a CPU.
     The model servers work on copies in `scratch`. `server.log`, `audit.log` and `scorer.log` are left in `folder`; the
     first two may hold text of the split and are shown to no researcher.
     """
@@ -169,6 +199,9 @@ async def score(
     finally:
         ended = await servers.end()
         _keep_logs(servers, folder)
+    if "val_bpb" in answer and (worked := servers.worked()) > work:
+        told = f"building the model and answering took its servers {worked:.1f} s; {work:g} s are allowed"
+        return Failure(Outcome.TIMEOUT, told)
     if "val_bpb" in answer:
         return Score(seconds=time.monotonic() - started, params=params, **answer)
     for exit in ended:
@@ -212,7 +245,8 @@ async def _serve(bench: Bench, scratch: Path, cores: Sequence[int], gpu: Gpu | N
     )
     with theirs:  # closed here, so that each side sees the other hang up
         try:
-            return Server(await Supervised.start(command, bench.sandbox), ours, room)
+            process = await Supervised.start(command, bench.sandbox)
+            return Server(process, ours, room, Stopwatch(process.pid, bench.device))
         except BaseException:
             ours.close()
             raise

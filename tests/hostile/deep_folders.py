@@ -11,5 +11,4 @@ def after(model, x, y):
     for _ in range(1500):
         os.mkdir("d", 0o700)
         os.chdir("d")
-    os.mkdir("shut", 0)
     os.fchdir(here)
