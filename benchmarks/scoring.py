@@ -24,7 +24,9 @@ import numpy as np
 from harness import corpora, machine, start
 from harness.ruler import Ruler
 from harness.scoring.audit import REPEATED, SWAPPED
-from harness.scoring.session import Bench, Servers, score
+from harness.scoring.bench import Bench
+from harness.scoring.servers import Servers
+from harness.scoring.session import score
 from harness.types import Score
 
 ROOT = Path(__file__).parents[1]

@@ -21,7 +21,7 @@ from harness import corpora, hyperparameters, machine
 from harness.hyperparameters import Value
 from harness.ruler import Ruler
 from harness.runners.local import LocalRunner
-from harness.scoring.session import Bench
+from harness.scoring.bench import Bench
 from harness.start import corpora_cache, shelter
 from harness.types import Job
 

@@ -17,7 +17,7 @@ from harness.live import Heading, open_view
 from harness.loop import Loop, Parts
 from harness.reading import ledger_path
 from harness.runners.local import LocalRunner
-from harness.scoring.session import Bench
+from harness.scoring.bench import Bench
 from harness.settings import Settings
 from harness.types import Arena, Researcher
 

@@ -52,7 +52,8 @@ def measure(folder: Path, asked: dict[str, str], environ: Mapping[str, str], *, 
     from harness import corpora, machine
     from harness.errors import CorpusError, UsageError
     from harness.ruler import Ruler
-    from harness.scoring.session import Bench, Failure
+    from harness.scoring.bench import Bench
+    from harness.scoring.session import Failure
     from harness.scoring.session import score as run
     from harness.start import corpora_cache, read_text, shelter
     from harness.types import Outcome, Result

@@ -15,7 +15,7 @@ from harness.machine import Slot, cores, memory_mb
 from harness.ruler import Ruler
 from harness.sandbox import levels
 from harness.sandbox.walls import Sandbox
-from harness.scoring.session import Bench
+from harness.scoring.bench import Bench
 
 ROOT = Path(__file__).parents[1]
 VOCAB = 384

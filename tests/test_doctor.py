@@ -314,3 +314,10 @@ def test_too_little_memory_names_the_number_of_workers_that_fit(
     (row,) = rows(checkout)["memory"]
     assert row.state is State.WARNING
     assert "--workers 1" in row.mend
+
+
+def test_a_machine_without_bubblewrap_is_told_how_to_get_it(checkout: Path, tmp_path: Path) -> None:
+    (row,) = rows(checkout, PATH=str(tmp_path))["sandbox"]
+    assert row.state in (State.WARNING, State.PROBLEM)
+    assert "bubblewrap is not installed" in row.found
+    assert "apt install bubblewrap" in row.mend

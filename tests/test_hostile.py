@@ -27,7 +27,7 @@ from harness.machine import Slot
 from harness.runners.limits import Limits
 from harness.runners.local import LocalRunner
 from harness.sandbox.bounds import Bounds
-from harness.scoring.session import Bench
+from harness.scoring.bench import Bench
 from harness.types import Job, Outcome, Result
 
 CASES = {path.stem: path for path in sorted((Path(__file__).parent / "hostile").glob("*.py"))}
@@ -304,7 +304,7 @@ from harness.machine import Slot
 from harness.ruler import Ruler
 from harness.runners.local import LocalRunner
 from harness.sandbox import levels
-from harness.scoring.session import Bench
+from harness.scoring.bench import Bench
 from harness.types import Job
 here = Path({str(tmp_path)!r})
 ruler = (here / "ruler.txt").read_text()

@@ -20,7 +20,7 @@ from harness.machine import Slot
 from harness.runners.limits import Limits
 from harness.runners.local import LocalRunner
 from harness.sandbox.supervisor import descendants
-from harness.scoring.session import Bench
+from harness.scoring.bench import Bench
 from harness.types import Job, Outcome, Progress, Result
 
 LIMITS = Limits(start=60, train=60, save=60, score=60)

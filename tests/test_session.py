@@ -16,7 +16,9 @@ from conftest import TRAIN
 from safetensors.torch import save_file
 
 from harness.scoring import wire
-from harness.scoring.session import Bench, Failure, Servers, last_line, score
+from harness.scoring.bench import Bench
+from harness.scoring.servers import Servers
+from harness.scoring.session import Failure, last_line, score
 from harness.types import Outcome, Score
 
 

@@ -15,8 +15,9 @@ import torch
 import zoo
 
 from harness.corpora.shards import TokenRows
+from harness.scoring.bench import Bench
 from harness.scoring.scorer import chunked, fixed_rows
-from harness.scoring.session import Bench, Failure, score
+from harness.scoring.session import Failure, score
 from harness.types import Outcome, Score
 
 ROOT = Path(__file__).parents[1]

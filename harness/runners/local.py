@@ -20,7 +20,7 @@ from harness.runners.limits import Limits
 from harness.runners.places import Places
 from harness.runners.trial import LocalTrial
 from harness.sandbox.scratch import remove
-from harness.scoring.session import Bench
+from harness.scoring.bench import Bench
 from harness.summary import block
 from harness.types import Job, Outcome, Result, Watch
 

@@ -22,7 +22,9 @@ from harness.runners.claims import last_claims
 from harness.runners.limits import Feed, Limits
 from harness.sandbox.process import Command, Exit, Module, Supervised, environment
 from harness.scoring.artifact import BadArtifact, Missing, take, take_checkpoint
-from harness.scoring.session import EXCEEDED, Bench, Failure, Servers, last_line, score, visible
+from harness.scoring.bench import Bench, visible
+from harness.scoring.servers import Servers
+from harness.scoring.session import EXCEEDED, Failure, last_line, score
 from harness.text import tail_bytes
 from harness.types import Job, Outcome, Progress, Result, Watch
 
