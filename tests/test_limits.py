@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from harness.ruler import parse_budget
-from harness.runners.limits import Feed
+from harness.runners.limits import Feed, Limits
 
 CASES = [
     # budget, what its last step may overrun, what it may use afterwards
@@ -51,3 +53,15 @@ def test_both_allowances_may_be_used() -> None:
 
 def test_a_steps_budget_has_no_clock_to_overrun() -> None:
     assert trial("steps:6", late=1e6, afterwards=1e6) == ""
+
+
+def test_model_servers_may_work_as_the_models_own_speed_in_training_lets_expect() -> None:
+    limits = Limits.of(parse_budget("cpu:30"), "cpu")
+    fast, slow = Feed(seconds=30.0, tokens=1_500_000), Feed(seconds=30.0, tokens=150_000)
+    assert limits.servers(fast, 100_000) == pytest.approx(6 + 0.7 * 2)
+    assert limits.servers(slow, 100_000) == pytest.approx(6 + 0.7 * 20)
+    assert limits.servers(Feed(), 100_000) == 6
+
+
+def test_a_budget_of_steps_bounds_no_work_of_model_servers() -> None:
+    assert Limits.of(parse_budget("steps:6"), "cpu").servers(Feed(tokens=100), 100_000) == math.inf

@@ -12,9 +12,11 @@ LAST_STEP_SHARE, LAST_STEP = 0.05, {"cpu": 0.5, "wall": 2.0}
 those are more."""
 AFTERWARDS_SHARE, AFTERWARDS = 0.02, {"cpu": 1.5, "wall": 10.0}
 """The same for all that comes after: averaging and saving."""
-WORK, WORK_SHARE = {"cpu": 6.0, "cuda": 120.0}, {"cpu": 0.25, "cuda": 0.5}
-"""How long the model servers may build and answer: seconds, or a share of the budget if that is more. At scale `cpu`
-an honest model takes 2 s. On a GPU, where it was measured on none, more is allowed."""
+WORK = {"cpu": 6.0, "cuda": 120.0}
+"""Seconds that the model servers together may take to build, whatever the model; at scale `cpu` an honest one takes
+under one. On a GPU, where it was measured on none, more is allowed."""
+FORWARD = 0.7
+"""Of what training on a token took, what an answer may take; a forward is a third of it, and some rows are sent twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +31,24 @@ class Limits:
     score: float
     """Of the whole scoring: a model that takes longer is too slow to be worth its training."""
     work: float = math.inf
-    """Seconds that both model servers together may work, of CPU time on a CPU: a model could be trained there too."""
+    """Seconds that both model servers together may take beside answering, of CPU time on a CPU."""
 
     @classmethod
     def of(cls, budget: Budget, device: str) -> Limits:
         # A wall budget ends by itself at the next batch; a process may also sleep on a CPU budget.
         train = {"wall": 1.5 * budget.amount + 60, "cpu": 8 * budget.amount + 60, "steps": 6 * 3600.0}[budget.kind]
-        work = math.inf if budget.kind == "steps" else max(WORK[device], WORK_SHARE[device] * budget.amount)
+        work = math.inf if budget.kind == "steps" else WORK[device]
         if device == "cuda":
             return cls(900.0, train, 120.0, 600.0, work)
         return cls(120.0, train, 60.0, 90.0, work)
+
+    def servers(self, feed: Feed, tokens: int) -> float:
+        """Seconds that both model servers together may work to score so many tokens.
+
+        A model could be trained there too. So they get what answering takes by the model's own speed in training: who
+        trained slowly to get more of it, has learned less.
+        """
+        return self.work + FORWARD * tokens * feed.seconds / max(1, feed.tokens)
 
 
 @dataclass(slots=True)

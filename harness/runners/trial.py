@@ -92,10 +92,8 @@ class LocalTrial:
         (checkpoint / "trial.json").write_text(json.dumps(self._facts(), indent=1))
         warm = None if self._warming is None else await asyncio.shield(self._warming)
         cores, gpu = self._slot.cores, self._slot.gpu
-        limits = self._limits
-        scored = await score(
-            self._bench, checkpoint, self._servers_room, cores, gpu, limits.score, warm, work=limits.work
-        )
+        limit, work = self._limits.score, self._limits.servers(feed, self._bench.scale.val_tokens)
+        scored = await score(self._bench, checkpoint, self._servers_room, cores, gpu, limit, warm, work)
         if isinstance(scored, Failure):
             return replace(result, outcome=scored.outcome, reason=scored.reason, params=params)
         return replace(result, val_bpb=scored.val_bpb, params=params, scoring_seconds=scored.seconds, gap=scored.gap)
