@@ -16,7 +16,7 @@ WORK = {"cpu": 6.0, "cuda": 120.0}
 """Seconds that the model servers together may take to build, whatever the model; at scale `cpu` an honest one takes
 under one. On a GPU, where it was measured on none, more is allowed."""
 FORWARD = 0.7
-"""Of what training on a token took, what an answer may take; a forward is a third of it, and some rows are sent twice."""
+"""Of what training on a token took, what an answer may take: a forward is a third, and some rows are sent twice."""
 
 
 @dataclass(frozen=True, slots=True)
