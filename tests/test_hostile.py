@@ -32,7 +32,7 @@ from harness.types import Job, Outcome, Result
 
 CASES = {path.stem: path for path in sorted((Path(__file__).parent / "hostile").glob("*.py"))}
 LIMITS = Limits(start=60, train=60, save=60, score=90, work=6)
-SMALL = Bounds(memory_mb=4096, processes=64, disk_mb=64, files=2000)
+SMALL = Bounds(memory_mb=4096, processes=40, disk_mb=64, files=2000)
 
 SHARED, PLANTED = ("/tmp", "/dev/shm", "/var/tmp"), ("hoard", "weights", "planted")
 """Where anybody may write, and what the cases would leave there."""

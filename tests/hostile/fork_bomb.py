@@ -1,7 +1,7 @@
 """It forks, and each child forks.
 
 outcome: crash
-reason: processes and threads of 64
+reason: processes and threads of 40
 """
 
 import os
