@@ -140,7 +140,8 @@ def start_feeder() -> socket.socket:
     ours, theirs = socket.socketpair()
     orders = {
         "shards": [str(path) for path in corpus.shards("train")],
-        "context": CONTEXT, "seed": SEED, "budget": BUDGET, "root": os.getpid(), "socket": theirs.fileno(),
+        "context": CONTEXT, "seed": SEED, "budget": BUDGET,
+        "root": os.getpid(), "count_root": True, "socket": theirs.fileno(),
     }  # fmt: skip
     OUT.mkdir(parents=True, exist_ok=True)
     (OUT / "log.jsonl").unlink(missing_ok=True)

@@ -50,14 +50,15 @@ def read_process(pid: int) -> ProcessTime | None:
 
 
 class TreeClock:
-    """CPU seconds that a process tree has used since this object was made. Never goes backwards.
+    """CPU seconds that a process tree has used since this object was made. Never goes backwards."""
 
-    The root is a supervisor of ours: its own time is not counted.
-    """
+    def __init__(self, root: int, leave_out: int = 0, *, count_root: bool = False) -> None:
+        """`leave_out` is a pid whose time is not counted, nor that of its children: the feeder's own.
 
-    def __init__(self, root: int, leave_out: int = 0) -> None:
-        """`leave_out` is a pid whose time is not counted, nor that of its children: the feeder's own."""
+        `count_root`: the root works itself, and is no supervisor of ours, whose own time is nobody's.
+        """
         self._root, self._leave_out = root, leave_out
+        self._uncounted = 0 if count_root else root
         self._last: dict[Key, ProcessTime] = {}
         self._last = self._look()
         self._base = {key: found.own for key, found in self._last.items()}
@@ -69,10 +70,10 @@ class TreeClock:
     def spent(self) -> float:
         """Seconds so far. Call it often, and at moments that the tree cannot foresee."""
         now = self._look()
-        gone = [key for key in self._last if key not in now and key[0] != self._root]
+        gone = [key for key in self._last if key not in now and key[0] != self._uncounted]
         self._remembered += sum(self._since(self._last[key]) for key in gone)
         self._used_before += sum(self._base.get(key, 0.0) for key in gone)
-        living = sum(self._since(found) for key, found in now.items() if key[0] != self._root)
+        living = sum(self._since(found) for key, found in now.items() if key[0] != self._uncounted)
         # What the gone had used before the start came into `reaped` with the rest of theirs.
         reaped = sum(found.reaped for found in now.values()) - self._reaped_before - self._used_before
         self._spent = max(self._spent, living + max(reaped, self._remembered))

@@ -66,6 +66,8 @@ class Orders:
     """Top of the trial's process tree, whose CPU time is counted."""
     socket: int
     """Inherited descriptor of our end."""
+    count_root: bool = False
+    """The root is the trainer itself, and no supervisor."""
 
 
 class Order:
@@ -108,15 +110,14 @@ class Slots:
 class Clock:
     """How much of the budget is spent. Starts when it is made."""
 
-    def __init__(self, budget: Budget, root: int, charged: float = 0.0) -> None:
-        """`charged`: seconds that are spent already."""
-        self.budget, self._charged = budget, charged
-        self._began = time.monotonic()
-        self._tree = TreeClock(root, leave_out=os.getpid()) if budget.kind == "cpu" else None
+    def __init__(self, budget: Budget, tree: TreeClock | None) -> None:
+        """`tree`: of the trainer, since it was started; None unless the budget is of CPU time."""
+        self.budget, self._tree = budget, tree
+        self._began = min(tree.spent(), HEAD_START) if tree else time.monotonic()
 
     def seconds(self) -> float:
         """Of the budget's own clock: CPU seconds for `cpu`, else wall seconds."""
-        return self._charged + (self._tree.spent() if self._tree else time.monotonic() - self._began)
+        return (self._tree.spent() if self._tree else time.monotonic()) - self._began
 
     def fraction(self, seconds: float, steps: int) -> float:
         """Share of the budget that is spent, in [0, 1]."""
@@ -136,7 +137,8 @@ class Feeder:
         self._socket = socket.socket(fileno=orders.socket)
         self._socket.setblocking(False)
         self._clock: Clock | None = None
-        self._before = TreeClock(orders.root, leave_out=os.getpid()) if self._budget.kind == "cpu" else None
+        counted = self._budget.kind == "cpu"
+        self._tree = TreeClock(orders.root, os.getpid(), count_root=orders.count_root) if counted else None
         self._unread = b""
         self._slot = self._filled = 0  # the slot to hand out next, and how many rows lie ready in it
         self._position = 0  # rows handed out
@@ -182,8 +184,7 @@ class Feeder:
             self._socket.send(REPLY.pack(REFUSED, 0, 0, 0.0))
             return
         if self._clock is None:
-            charged = max(0.0, self._before.spent() - HEAD_START) if self._before else 0.0
-            self._clock = Clock(self._budget, self._orders.root, charged)
+            self._clock = Clock(self._budget, self._tree)
             self._tell("start")
         fraction = self._watch(asked=True)
         if self._ended:

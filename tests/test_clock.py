@@ -121,6 +121,14 @@ def test_the_time_of_the_root_does_not_count() -> None:
     assert clock.spent() == 0.0
 
 
+def test_the_time_of_a_root_that_works_itself_counts() -> None:
+    clock = TreeClock(os.getpid(), count_root=True)
+    until = time.process_time() + 0.2
+    while time.process_time() < until:
+        pass
+    assert clock.spent() >= 0.19
+
+
 def test_what_was_used_before_the_start_does_not_count() -> None:
     with subprocess.Popen([sys.executable, "-c", BURN.format(seconds=0.2) + "input()"], stdin=subprocess.PIPE) as old:
         while (found := read_process(old.pid)) and found.own < 0.2:

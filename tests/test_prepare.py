@@ -253,7 +253,8 @@ def test_another_error_ends_as_it_always_does(ruler, capsys):
 # --- alone ----------------------------------------------------------------------------------------------------
 
 
-def test_train_py_alone_prepares_trains_and_scores(tmp_path):
+@pytest.mark.parametrize("budget", ["steps:2", "cpu:1"])
+def test_train_py_alone_prepares_trains_and_scores(tmp_path, budget):
     for name in ("train.py", "prepare.py"):
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "harness").symlink_to(ROOT / "harness")
@@ -264,7 +265,7 @@ def test_train_py_alone_prepares_trains_and_scores(tmp_path):
         (tmp_path / "texts" / f"text{i}.txt").write_text("".join(words), encoding="utf-8")
     settings = {
         "SCALE": "cpu",
-        "BUDGET": "steps:2",
+        "BUDGET": budget,
         "CORPUS": str(tmp_path / "texts"),
         "CACHE": str(tmp_path / "cache"),
     }
@@ -274,4 +275,8 @@ def test_train_py_alone_prepares_trains_and_scores(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "val_bpb:" in done.stdout, done.stderr
     facts = json.loads((tmp_path / "workspace" / "alone" / "trial.json").read_text())
-    assert (facts["steps"], facts["tokens"]) == (2, 4096)
+    assert facts["tokens"] == 2048 * facts["steps"]
+    if budget == "steps:2":
+        assert (facts["steps"], facts["tokens"]) == (2, 4096)
+    else:
+        assert 1 <= facts["training_seconds"] < 10
