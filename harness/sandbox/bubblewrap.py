@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from harness.sandbox.view import View
+from harness.sandbox.view import View, inside
 
 OPTIONS = ("--size", "--disable-userns", "--json-status-fd")
 """What is needed of it; 0.8 and later have all."""
@@ -36,7 +36,7 @@ def arguments(program: str, view: View, scratch: Path, devices: Sequence[str], m
 
     Only `scratch` can be written to that outlives the command; /tmp and /dev/shm take `memory_mb` each.
     """
-    below_hidden = [path for path in view.read if any(path.startswith(hidden + "/") for hidden in view.hidden)]
+    below_hidden = [path for path in view.read if inside(path, view.hidden)]
     empty, own = str(EMPTY_BYTES), str(memory_mb << 20)
     return [
         program,

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import SandboxError
+from harness.libraries import ROOTS
 from harness.sandbox.walls import Sandbox
 from harness.sandbox.watch import Exceeded
 from harness.text import one_line, tail_bytes
@@ -99,7 +100,7 @@ def allowed(source: Mapping[str, str]) -> dict[str, str]:
 @functools.cache
 def far_libraries() -> tuple[str, ...]:
     """Folders of what a trial imports, where Python would not look by itself: a user's own, or from PYTHONPATH."""
-    found = [importlib.util.find_spec(name) for name in ("torch", "numpy", "safetensors")]
+    found = [importlib.util.find_spec(name) for name in ROOTS]
     folders = dict.fromkeys(str(Path(spec.origin).parents[1]) for spec in found if spec and spec.origin)
     near = {os.path.realpath(sysconfig.get_path(name)) for name in ("purelib", "platlib")}
     return tuple(folder for folder in folders if os.path.realpath(folder) not in near)

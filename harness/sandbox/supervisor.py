@@ -169,12 +169,14 @@ class Guard:
 
     def look(self) -> Exceeded | None:
         """The bound that is passed, if it is time to look and one is."""
-        now, exceeded = time.monotonic(), None
-        if now - self._processes >= LOOK_SECONDS:
-            exceeded = self._watch.processes(descendants(os.getpid(), self._watch.most_processes))
-            self._processes = now
+        now = time.monotonic()
+        if now - self._processes < LOOK_SECONDS:
+            return None
+        self._processes = now
+        pids = descendants(os.getpid(), self._watch.most_processes)
+        exceeded = self._watch.processes(pids)
         if not exceeded and now - self._disk >= DISK_SECONDS:
-            exceeded = self._watch.disk(descendants(os.getpid(), self._watch.most_processes))
+            exceeded = self._watch.disk(pids)
             # A walk over many files takes its time, and then as long again is waited.
             self._disk = time.monotonic() + (time.monotonic() - now)
         return exceeded

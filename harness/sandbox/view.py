@@ -88,7 +88,7 @@ class View:
         listed: list[str] = []
         waiting = [path for path in self.read if os.path.exists(path)]
         for path in waiting:
-            if not any(hidden.startswith(path + "/") for hidden in self.hidden):
+            if not any(inside(hidden, [path]) for hidden in self.hidden):
                 read.append(path)
             else:
                 listed.append(path)
@@ -113,7 +113,7 @@ def for_training(environ: Mapping[str, str]) -> View:
     return View(
         read=(*shown, *sorted(map(str, _distributions()))),
         hidden=tuple(sorted(_hidden(shown))),
-        links=tuple((os.readlink(link), link) for link in links if not _inside(link, shown)),
+        links=tuple((os.readlink(link), link) for link in links if not inside(link, shown)),
     )
 
 
@@ -135,10 +135,11 @@ def _libpython(base: Path) -> Iterable[Path]:
 def _outermost(paths: Iterable[str]) -> list[str]:
     """Without those that lie below another."""
     paths = list(paths)
-    return [path for path in paths if not _inside(path, paths)]
+    return [path for path in paths if not inside(path, paths)]
 
 
-def _inside(path: str, folders: Iterable[str]) -> bool:
+def inside(path: str, folders: Iterable[str]) -> bool:
+    """Whether it lies below one of them."""
     return any(path.startswith(folder + "/") for folder in folders)
 
 
